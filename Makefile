@@ -1,0 +1,72 @@
+# `make demo` and `make test` need python3 (3.11 or newer), make and git; the rest is installed into .venv on first use.
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+# Tests mostly wait for processes, so more of them than there are cores go side by side.
+JOBS ?= 4
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-input
+READY := $(VENV)/.ready-to-run
+READY_DEV := $(VENV)/.ready-to-develop
+
+# As in an activated virtual environment: `python` is this one.
+export VIRTUAL_ENV := $(abspath $(VENV))
+export PATH := $(BIN):$(PATH)
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help demo test quick lint format docs lock dev clean
+
+help:
+	@echo "make demo    run the example colony until CTRL-C (DEMO_SECONDS=10 make demo ends by itself)"
+	@echo "make test    all tests (PYTEST='-k name' chooses; JOBS=1 for one at a time)"
+	@echo "make quick   the rules' unit tests and the linter, in seconds"
+	@echo "make lint    formatting, linter, types"
+	@echo "make format  put the formatting right"
+	@echo "make docs    the documentation, into docs/_build/html"
+	@echo "make lock    write requirements/*.txt anew (UPGRADE=1: with the newest versions)"
+	@echo "make clean   remove everything that make made"
+
+$(READY): requirements/run.txt pyproject.toml tools/venv.sh
+	@sh tools/venv.sh $(VENV)
+	@$(PIP) --require-hashes -r requirements/run.txt
+	@$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(READY_DEV): requirements/dev.txt $(READY)
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+dev: $(READY_DEV)
+
+demo: $(READY)
+	@$(BIN)/python tools/demo.py
+
+test: $(READY_DEV)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST)
+
+quick: $(READY_DEV)
+	@$(BIN)/ruff check -q
+	@$(BIN)/ruff format -q --check
+	@$(BIN)/python -m pytest -q -n 2 tests/model tests/decide tests/test_house.py
+
+lint: $(READY_DEV)
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@# The keeper runs as `python -I -S src/ncolony/keeper`: its modules are top-level names to each other.
+	@cd src/ncolony/keeper && MYPYPATH=. $(BIN)/mypy --explicit-package-bases --config-file ../../../pyproject.toml --cache-dir ../../../.mypy_cache/keeper *.py
+
+format: $(READY_DEV)
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+docs: $(READY_DEV)
+	@$(BIN)/sphinx-build -q -E -W --keep-going -n -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+lock:
+	@sh tools/venv.sh $(VENV)
+	@UPGRADE=$(UPGRADE) sh tools/lock.sh $(BIN)/python
+
+clean:
+	rm -rf $(VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests tools docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f src/twisted/plugins/dropin.cache

@@ -1,0 +1,26 @@
+"""Sphinx settings. Nothing here needs the network."""
+
+from ncolony import __version__
+
+project = "NColony"
+author = "The NColony developers"
+copyright = "The NColony developers"  # noqa: A001, the name is Sphinx's
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"NColony {release}"
+# With the sources linked from no page, copying them only doubles what is served.
+html_copy_source = False
+html_show_sphinx = False
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+add_module_names = False
+
+# Names of the standard library and of other packages: without the network there is nothing to link them to.
+nitpick_ignore_regex = [(r"py:.*", r"(?!ncolony\.).*")]

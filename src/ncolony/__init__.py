@@ -1,0 +1,3 @@
+"""NColony: process supervision through files."""
+
+__version__ = "2026.11.0"

@@ -1,0 +1,91 @@
+"""The command line: each command is one call of ctllib and a rendering."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ncolony import ctllib
+
+TYPE_CHECKING = False  # see ctllib
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TextIO
+
+# What a shell reports for a program that SIGINT ended: 128 + 2.
+_INTERRUPTED = 130
+
+
+def main(argv: Iterable[str]) -> int:
+    """Run one command; returns the exit status. Errors are one line on stderr, never a traceback."""
+    from ncolony.cli import parser  # argparse: not needed by those who import this package for script() alone
+
+    words = list(argv)
+    if words[:1] == ["ctl"]:
+        del words[0]
+    try:
+        return _run(vars(parser.build().parse_args(words)))
+    except SystemExit as left:  # argparse has said what is wrong with the usage, or has shown its help
+        return left.code if isinstance(left.code, int) else 1
+    except ctllib.Error as error:
+        complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def script() -> None:
+    """The console script `ncolony`."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a locale may lack a name's letters
+    code = main(sys.argv[1:])
+    try:
+        say("")  # whatever argparse wrote is flushed here, where a closed pipe is silent
+    except ctllib.Error as error:
+        complain(str(error))
+        code = 1
+    sys.exit(code)
+
+
+def _run(options: dict[str, object]) -> int:
+    if options["func"] is ctllib.status:
+        from ncolony.cli import show
+
+        return show.run(options)
+    from ncolony.cli import change
+
+    return change.run(options)
+
+
+def say(text: str) -> None:
+    """Write `text` to stdout. That nobody reads it any more is no error.
+
+    :raises ctllib.CannotAccess: when it cannot be written for another reason, such as a full disk.
+    """
+    try:
+        _write(sys.stdout, text)
+    except OSError as error:
+        raise ctllib.CannotAccess(f"cannot write to stdout: {error.strerror}") from error
+
+
+def complain(line: str) -> None:
+    """Write one line to stderr; where that cannot be written there is nobody left to tell."""
+    try:
+        _write(sys.stderr, line + "\n")
+    except OSError:
+        pass
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # closed by whoever started us
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        # What is still buffered would fail again, with a traceback, when the interpreter ends.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise

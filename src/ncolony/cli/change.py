@@ -1,0 +1,84 @@
+"""Commands that write: definitions and messages, and waiting for what comes of them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from ncolony import ctllib
+from ncolony.cli import complain, say
+from ncolony.model.names import printable
+
+TYPE_CHECKING = False  # see ctllib
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ncolony.ctllib import Path, Places
+
+_DEFINITIONS = (ctllib.add, ctllib.remove, ctllib.enable, ctllib.disable)
+# What a message asks for, and what is said of each process when it is done.
+_DONE: dict[Callable[..., str], tuple[str, str]] = {
+    ctllib.restart: ("restart", "restarted"),
+    ctllib.restart_group: ("restart group", "restarted"),
+    ctllib.restart_all: ("restart all", "restarted"),
+    ctllib.start: ("start", "started"),
+    ctllib.stop: ("stop", "stopped"),
+    ctllib.scan: ("scan", ""),
+}
+
+
+def run(options: dict[str, Any]) -> int:
+    """Do what the parsed options say; returns the exit status. One bad name does not keep the others from theirs."""
+    options = dict(options)
+    wait, state = options.pop("wait", None), options.pop("state", None)
+    names = options.pop("names", None)
+    places = ctllib.Places(options["config"], options["messages"])
+    each = [options] if names is None else [{**options, "name": name} for name in names]
+    code = 0
+    waiting: list[tuple[str, str]] = []
+    for one in each:
+        try:
+            waiting.append(_do(one))
+        except ctllib.Error as error:
+            complain(str(error))
+            code = 1
+    if wait is None:
+        return code
+    deadline = time.monotonic() + wait
+    for who, message_id in waiting:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            if message_id:
+                _see_message(places, options["func"], who, message_id, left, state)
+            else:
+                ctllib.wait_for_applied(places, who, left, state=state)
+        except ctllib.Error as error:
+            complain(str(error))
+            code = 1
+    return code
+
+
+def _do(options: dict[str, Any]) -> tuple[str, str]:
+    """Write what the options of one process say: whom it is about, and the message's id if it is a message."""
+    result = ctllib.call(argparse.Namespace(**options))
+    who = options.get("name") or options.get("group") or ""
+    if options["func"] not in _DEFINITIONS:
+        return who, result
+    say(f"{printable(who)}: {'unchanged' if result is False else 'changed'}\n")
+    return who, ""
+
+
+def _see_message(
+    places: Places, func: Callable[..., str], who: str, message_id: str, timeout: float, state: Path | None
+) -> None:
+    asked, done = _DONE[func]
+    deed = f"{asked} {who!r}" if who else asked
+    try:
+        answer = ctllib.wait_for_answer(places, message_id, timeout, state=state)
+    except ctllib.TimedOut as error:
+        raise ctllib.TimedOut(str(error).replace(f"see the end of message {message_id}", deed, 1)) from error
+    if answer.state != "done":
+        raise ctllib.Failed(f"cannot {deed}: {answer.why or 'the supervisor gives no reason'}")
+    if done:
+        say("".join(f"{printable(name)}: {done}\n" for name in answer.names))

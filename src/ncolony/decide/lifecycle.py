@@ -1,0 +1,423 @@
+"""Everything that moves a process from one state to another: states, events, effects, and the table of all cells.
+
+`step(process, event, now)` answers with the process as it is then and what has to be done. Nothing else changes a
+process. Times are monotonic seconds; a deadline is a field, and its passing is one more event, `Tick`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from .restart import Action, Decision, Exit, Policy, decide
+
+# After the last step of a stop, KILL is repeated this often until the tree is empty.
+_KILL_AGAIN_S = 1.0
+_KILL = 9
+
+
+class State(enum.StrEnum):
+    """Where a process is: words that scripts already grep for."""
+
+    WAITING = "WAITING"  # for another process
+    STARTING = "STARTING"  # the order to start is out
+    RUNNING = "RUNNING"  # its instance exists
+    BACKOFF = "BACKOFF"  # its instance died young; the next one starts at the deadline
+    STOPPING = "STOPPING"  # its instance, or what that left behind, is being ended
+    STOPPED = "STOPPED"  # ended because that was wanted
+    EXITED = "EXITED"  # ended, and its policy says not to start it again
+    FATAL = "FATAL"  # cannot be started as things are
+
+
+class Wanted(enum.StrEnum):
+    """What should be, apart from what is."""
+
+    UP = "up"
+    DOWN = "down"
+    GONE = "gone"
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A named entry of the config directory, as far as decisions go."""
+
+    name: str
+    policy: Policy
+    enabled: bool = True
+    wanted: Wanted = Wanted.DOWN
+    state: State = State.STOPPED
+    number: int = 0  # of the newest instance
+    since: float = 0.0  # when the state began
+    deadline: float | None = None  # when a Tick changes something
+    delay: float = 0.0  # what the next instant death waits; 0 after a healthy life
+    rung: int = 0  # the next step of the stop sequence
+    alive: bool = False  # the leader of the newest instance lives
+    pending: Decision | None = None  # what follows once the tree is empty
+    last: Exit | None = None
+    restarts: int = 0
+    reason: str = ""
+
+
+# Events. Those about an instance carry its number: what is told of a former one is ignored.
+
+
+class Configured(msgspec.Struct, frozen=True):
+    """Its definition is new; `relaunch` when that needs a new instance."""
+
+    policy: Policy
+    enabled: bool
+    relaunch: bool
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """Its file is gone."""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Somebody asks for it to run."""
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Somebody asks for it not to run."""
+
+    reason: str = "stopped on request"
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """Somebody asks for a new instance."""
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """No more patience: end it now."""
+
+
+class Started(msgspec.Struct, frozen=True):
+    """Its instance exists."""
+
+    number: int
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """Its instance's leader is dead, or could not be started; `empty` when nothing of its tree is left."""
+
+    number: int
+    how: Exit
+    empty: bool
+    luck: float
+
+
+class Emptied(msgspec.Struct, frozen=True):
+    """Nothing is left of its instance's tree."""
+
+    number: int
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The order to start it never reached a keeper."""
+
+    number: int
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Time has passed."""
+
+
+Event: TypeAlias = (
+    Configured | Removed | Start | Stop | Restart | Kill | Started | Ended | Emptied | Lost | Tick
+)  # fmt: skip
+
+
+# Effects, to be performed in order.
+
+
+class Spawn(msgspec.Struct, frozen=True):
+    """Start instance `number` with the newest definition."""
+
+    number: int
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """Send a signal to the instance's `scope`: its tree, or its process alone."""
+
+    number: int
+    signal: int
+    scope: str
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """Nothing is left of the process: drop it."""
+
+
+Effect: TypeAlias = Spawn | Signal | Forget
+Outcome: TypeAlias = tuple[Process, tuple[Effect, ...]]
+_Cell: TypeAlias = Callable[[Process, msgspec.Struct, float], Outcome]
+
+
+def step(process: Process, event: Event, now: float) -> Outcome:
+    """What `event` makes of `process`, and the effects to perform."""
+    number = getattr(event, "number", None)
+    if number is not None and number != process.number:
+        return process, ()
+    return TABLE[process.state][type(event)](process, event, now)
+
+
+def _to(process: Process, state: State, now: float, **changes: object) -> Process:
+    """The process in another state, with nothing left over from the one it was in unless said."""
+    cleared: dict[str, object] = {"deadline": None, "pending": None, "rung": 0}
+    return msgspec.structs.replace(process, state=state, since=now, **(cleared | changes))
+
+
+def _set(process: Process, **changes: object) -> Process:
+    return msgspec.structs.replace(process, **changes)
+
+
+# Building blocks of the cells
+
+
+def _begin(process: Process, now: float, reason: str = "", **changes: object) -> Outcome:
+    """Order a new instance, unless the process is disabled."""
+    if not process.enabled:
+        return _to(process, State.STOPPED, now, wanted=Wanted.DOWN, reason="disabled"), ()
+    number = process.number + 1
+    fresh = process.state is State.STOPPED
+    changes = {"restarts": 0 if fresh else process.restarts + 1, **changes}
+    started = _to(process, State.STARTING, now, wanted=Wanted.UP, number=number, alive=True, reason=reason, **changes)
+    return started, (Spawn(number),)
+
+
+def _halt(process: Process, now: float, wanted: Wanted, reason: str, pending: Decision | None = None) -> Outcome:
+    """Begin the stop sequence."""
+    stopping = _to(process, State.STOPPING, now, wanted=wanted, reason=reason, pending=pending)
+    return _next_rung(stopping, now)
+
+
+def _next_rung(process: Process, now: float) -> Outcome:
+    """Send the next signal of the stop sequence; KILL, to the whole tree and again and again, after the last."""
+    steps = process.policy.stop
+    if process.rung < len(steps):
+        number, seconds = steps[process.rung]
+        # Once the leader is dead only its leftovers are left to signal, whatever the scope.
+        scope = process.policy.scope if process.alive else "tree"
+        moved = _set(process, rung=process.rung + 1, deadline=now + seconds)
+        return moved, (Signal(process.number, number, scope),)
+    return _kill(process, now)
+
+
+def _kill(process: Process, now: float) -> Outcome:
+    moved = _set(process, rung=len(process.policy.stop), deadline=now + _KILL_AGAIN_S)
+    return moved, (Signal(process.number, _KILL, "tree"),)
+
+
+def _follow(process: Process, decision: Decision, now: float) -> Outcome:
+    """Do what was decided about a dead instance whose tree is empty."""
+    if decision.action is Action.START:
+        return _begin(process, now, decision.reason, delay=0.0)
+    if decision.action is Action.REST:
+        return _to(process, State.EXITED, now, reason=decision.reason), ()
+    waiting = _to(process, State.BACKOFF, now, reason=decision.reason)
+    return _set(waiting, deadline=now + decision.delay, delay=decision.next_delay), ()
+
+
+def _settle(process: Process, now: float) -> Outcome:
+    """The tree of a stopping process is empty: go on with what is wanted."""
+    if process.wanted is Wanted.GONE:
+        return _to(process, State.STOPPED, now), (Forget(),)
+    if process.wanted is Wanted.DOWN:
+        return _to(process, State.STOPPED, now, reason=process.reason), ()
+    if process.pending is not None:
+        return _follow(process, process.pending, now)
+    return _begin(process, now, process.reason, delay=0.0)
+
+
+# Cells. The name says what happens; the table says where.
+
+
+def _ignore(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return process, ()
+
+
+def _reconfigure_live(process: Process, event: Configured, now: float) -> Outcome:
+    process = _set(process, policy=event.policy, enabled=event.enabled)
+    if not event.relaunch:
+        return process, ()
+    if not event.enabled:
+        return _halt(process, now, Wanted.DOWN, "disabled")
+    return _halt(process, now, Wanted.UP, "its configuration changed")
+
+
+def _reconfigure_stopping(process: Process, event: Configured, now: float) -> Outcome:
+    process = _set(process, policy=event.policy, enabled=event.enabled)
+    if not event.relaunch:
+        return process, ()
+    wanted = Wanted.UP if event.enabled else Wanted.DOWN
+    return _set(process, wanted=wanted, pending=None), ()
+
+
+def _reconfigure_down(process: Process, event: Configured, now: float) -> Outcome:
+    """Of a process without an instance: a change that needs a restart starts it, others do not."""
+    process = _set(process, policy=event.policy, enabled=event.enabled)
+    if not event.relaunch:
+        return process, ()
+    reason = "" if process.state is State.STOPPED else "its configuration changed"
+    return _begin(process, now, reason, delay=0.0)
+
+
+def _reconfigure_backoff(process: Process, event: Configured, now: float) -> Outcome:
+    process, effects = _reconfigure_down(process, event, now)
+    if process.state is State.BACKOFF and process.deadline is not None:
+        process = _set(process, deadline=min(process.deadline, now + event.policy.max_delay))
+    return process, effects
+
+
+def _reconfigure_exited(process: Process, event: Configured, now: float) -> Outcome:
+    """A live change of the policy may mean that it should have been started again after all."""
+    process, effects = _reconfigure_down(process, event, now)
+    if process.state is State.EXITED and process.last is not None and process.enabled:
+        decision = decide(process.policy, process.last, process.delay, 0.0)
+        if decision.action is not Action.REST:
+            return _begin(process, now, "its restart policy changed")
+    return process, effects
+
+
+def _remove_live(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _halt(process, now, Wanted.GONE, "its file was removed")
+
+
+def _remove_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _set(process, wanted=Wanted.GONE, pending=None, reason="its file was removed"), ()
+
+
+def _remove_down(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _to(process, State.STOPPED, now, wanted=Wanted.GONE, reason="its file was removed"), (Forget(),)
+
+
+def _start_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    if process.wanted is Wanted.GONE or not process.enabled:
+        return process, ()
+    return _set(process, wanted=Wanted.UP), ()
+
+
+def _start_down(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _begin(process, now, delay=0.0)
+
+
+def _stop_live(process: Process, event: Stop, now: float) -> Outcome:
+    return _halt(process, now, Wanted.DOWN, event.reason)
+
+
+def _stop_stopping(process: Process, event: Stop, now: float) -> Outcome:
+    if process.wanted is Wanted.GONE:
+        return process, ()
+    return _set(process, wanted=Wanted.DOWN, pending=None, reason=event.reason), ()
+
+
+def _stop_down(process: Process, event: Stop, now: float) -> Outcome:
+    return _to(process, State.STOPPED, now, wanted=Wanted.DOWN, reason=event.reason), ()
+
+
+def _restart_live(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _halt(process, now, Wanted.UP, "restarted on request")
+
+
+def _restart_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    if process.wanted is Wanted.GONE or not process.enabled:
+        return process, ()
+    return _set(process, wanted=Wanted.UP, pending=None, reason="restarted on request"), ()
+
+
+def _restart_down(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _begin(process, now, "restarted on request", delay=0.0)
+
+
+def _kill_live(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _kill(_to(process, State.STOPPING, now, wanted=Wanted.DOWN, reason="killed on request"), now)
+
+
+def _kill_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _kill(process, now)
+
+
+def _started(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _to(process, State.RUNNING, now, reason=""), ()
+
+
+def _ended_live(process: Process, event: Ended, now: float) -> Outcome:
+    """Decide what follows; what the instance left behind gets the stop sequence first."""
+    decision = decide(process.policy, event.how, process.delay, event.luck)
+    process = _set(process, alive=False, last=event.how)
+    if event.empty:
+        return _follow(process, decision, now)
+    return _halt(process, now, Wanted.UP, f"{decision.reason}; ending what it left behind", decision)
+
+
+def _ended_stopping(process: Process, event: Ended, now: float) -> Outcome:
+    process = _set(process, alive=False, last=event.how)
+    return _settle(process, now) if event.empty else (process, ())
+
+
+def _emptied(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _settle(process, now)
+
+
+def _begin_again(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _begin(process, now, process.reason)
+
+
+def _lost_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _settle(_set(process, alive=False), now)
+
+
+def _tick_backoff(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _begin(process, now, process.reason) if _due(process, now) else (process, ())
+
+
+def _tick_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _next_rung(process, now) if _due(process, now) else (process, ())
+
+
+def _due(process: Process, now: float) -> bool:
+    return process.deadline is not None and now >= process.deadline
+
+
+_ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
+    # event:         Configured             Removed           Start            Stop            Restart
+    #                Kill            Started   Ended            Emptied   Lost            Tick
+    State.WAITING: (
+        _reconfigure_down, _remove_down, _start_down, _stop_down, _restart_down,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+    ),
+    State.STARTING: (
+        _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
+        _kill_live, _started, _ended_live, _ignore, _begin_again, _ignore,
+    ),
+    State.RUNNING: (
+        _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
+        _kill_live, _ignore, _ended_live, _ignore, _begin_again, _ignore,
+    ),
+    State.BACKOFF: (
+        _reconfigure_backoff, _remove_down, _start_down, _stop_down, _restart_down,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _tick_backoff,
+    ),
+    State.STOPPING: (
+        _reconfigure_stopping, _remove_stopping, _start_stopping, _stop_stopping, _restart_stopping,
+        _kill_stopping, _ignore, _ended_stopping, _emptied, _lost_stopping, _tick_stopping,
+    ),
+    State.STOPPED: (
+        _reconfigure_down, _remove_down, _start_down, _ignore, _restart_down,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+    ),
+    State.EXITED: (
+        _reconfigure_exited, _remove_down, _start_down, _stop_down, _restart_down,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+    ),
+    State.FATAL: (
+        _reconfigure_down, _remove_down, _start_down, _stop_down, _restart_down,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+    ),
+}  # fmt: skip
+EVENTS = (Configured, Removed, Start, Stop, Restart, Kill, Started, Ended, Emptied, Lost, Tick)
+TABLE: dict[State, dict[type, Callable[..., Outcome]]] = {
+    state: dict(zip(EVENTS, row, strict=True)) for state, row in _ROWS.items()
+}

@@ -1,0 +1,67 @@
+"""(what was applied, what the directory holds, what the keeper holds) -> events, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from .lifecycle import Configured, Event, Process, Removed, State, Wanted
+from .restart import Policy
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What identifies a definition, and what of it decisions need."""
+
+    generation: str
+    digest: str
+    policy: Policy
+    enabled: bool
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What an earlier supervisor left in writing about a process that has no instance."""
+
+    state: str
+    generation: str
+    wanted: str
+    number: int
+    reason: str
+    wait: float  # seconds until the next try, for BACKOFF
+
+
+def change(before: Applied | None, found: Applied | None) -> Event | None:
+    """The event that makes `found` of `before`; None when they mean the same."""
+    if found is None:
+        return None if before is None else Removed()
+    if before is None:
+        return Configured(found.policy, found.enabled, relaunch=True)
+    if before.digest == found.digest and before.policy == found.policy:
+        return None
+    return Configured(found.policy, found.enabled, relaunch=before.generation != found.generation)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The order in which names are looked at: the same each time."""
+    return sorted(names)
+
+
+def remembered(name: str, found: Applied, memory: Memory | None, now: float) -> Process | None:
+    """The process as an earlier supervisor left it, where starting it at once would break a promise.
+
+    A process that somebody stopped stays stopped, one that has finished is not run again, and a crash loop goes on
+    waiting: all until its configuration changes. None when it simply starts.
+    """
+    if memory is None or memory.generation != found.generation or not found.enabled:
+        return None
+    process = Process(
+        name=name, policy=found.policy, number=memory.number, since=now, reason=memory.reason, wanted=Wanted.UP
+    )
+    if memory.wanted == Wanted.DOWN:
+        return msgspec.structs.replace(process, wanted=Wanted.DOWN)
+    if memory.state == State.EXITED:
+        return msgspec.structs.replace(process, state=State.EXITED)
+    if memory.state == State.BACKOFF:
+        wait = min(max(memory.wait, 0.0), found.policy.max_delay)
+        return msgspec.structs.replace(process, state=State.BACKOFF, deadline=now + wait, delay=wait * 2)
+    return None

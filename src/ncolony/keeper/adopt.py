@@ -1,0 +1,105 @@
+"""Find and prove the instances that a former keeper started; the exit status of a process that is not our child.
+
+A process that cannot be proven ours is neither adopted nor signalled.
+"""
+
+import fcntl
+import os
+import select
+import struct
+
+import tree
+
+# PIDFD_GET_INFO (Linux 6.13; exit status since 6.15): _IOWR(0xFF, 11, struct pidfd_info), and its bits.
+_GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
+_ASK = 1 | 2 | 4 | 8
+_EXIT = 8
+
+
+def boot():
+    """What must be equal for a pid on disk to mean anything: the boot and the pid namespace."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return "unknown"
+
+
+def record(pid):
+    """What proves later that a process is the one we started."""
+    return {"step": "record", "pid": pid, "began": tree.start_time(pid), "boot": boot()}
+
+
+class Found:
+    """One instance on disk: alive (`pid` and `pidfd`), ended with a known exit line, or ended with an unknown one."""
+
+    def __init__(self, identity, intent, pid=None, pidfd=None, end=None, left=()):
+        self.identity, self.intent, self.pid, self.pidfd, self.end, self.left = identity, intent, pid, pidfd, end, left
+
+
+def find(journal):
+    """Every instance of this boot that a former keeper started, as Found; what is stale is forgotten."""
+    here, everybody, found = boot(), None, []
+    for identity, steps in journal.read():
+        intent = steps.get("intent")
+        if intent is None or intent.get("boot") != here:
+            journal.forget(identity)
+            continue
+        if everybody is None:
+            everybody = tree.everybody()
+        one = _prove(identity, steps, everybody.get(identity, ()))
+        if one is None:
+            journal.forget(identity)
+        else:
+            found.append(one)
+    return found
+
+
+def _prove(identity, steps, marked):
+    """What became of one instance; None when it was never started."""
+    recorded, intent = steps.get("record"), steps["intent"]
+    if "exit" in steps:
+        return Found(identity, intent, end=steps["exit"], left=tuple(marked))
+    if recorded is None:
+        leader = next((pid for pid in marked if tree.session(pid) == pid), None)
+        if leader is None and not marked:
+            return None
+        recorded = {"pid": leader, "began": leader and tree.start_time(leader)}
+    pid, began = recorded["pid"], recorded["began"]
+    pidfd = _open_if_it_is(pid, began)
+    if pidfd is not None:
+        return Found(identity, intent, pid=pid, pidfd=pidfd)
+    return Found(identity, intent, end={"step": "exit", "unknown": True}, left=tuple(marked))
+
+
+def _open_if_it_is(pid, began):
+    """A pidfd of the process, or None when it is dead or the pid is another's by now."""
+    if not pid or began is None:
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return None
+    # Read after opening, and still alive afterwards: then what was read was of the process that we hold.
+    if tree.start_time(pid) == began and not _dead(pidfd):
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def _dead(pidfd):
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def exit_status(pidfd):
+    """The wait status of a process that its parent has reaped, or None when it is not known (yet, or here)."""
+    info = bytearray(64)
+    struct.pack_into("Q", info, 0, _ASK)
+    try:
+        fcntl.ioctl(pidfd, _GET_INFO, info)
+    except OSError:
+        return None
+    mask, _cgroup, *rest = struct.unpack("QQ11Ii", info)
+    return rest[11] if mask & _EXIT else None

@@ -1,0 +1,235 @@
+"""Output of instances: FIFO -> splice -> log file, rotated; full disks and slow readers."""
+
+import errno
+import fcntl
+import os
+import struct
+import termios
+import time
+
+# One splice moves at most a whole enlarged pipe (fs.pipe-max-size is 1 MiB by default).
+_CHUNK = 1 << 20
+_PIPE = 1 << 16
+# A loud instance gets a larger pipe: splice moves 1,730 MB/s through 1 MiB and 640 through 64 KiB.
+_F_SETPIPE_SZ = 1031
+# Descriptors for logs that were written lately; the others are opened again when they are needed.
+_OPEN_AT_MOST = 128
+# A log is cut in mid-line only when no newline comes for this long after it is full.
+_LONGEST_TAIL = 1 << 13
+_SMALLEST = 1 << 12
+_LARGEST = 1 << 24
+_KEEP = 3
+# Lines that come within this time share one entry of the time index.
+_STAMP_S = 0.01
+_entry = struct.Struct("!QQ")
+
+
+class Logs:
+    """All logs of a colony: which are open, and each one's share of the budget."""
+
+    def __init__(self, directory, budget):
+        self.directory, self.budget = directory, budget
+        self.by_name, self.opened = {}, {}
+        self.attended = False  # a supervisor is connected: what it has not read yet is not thrown away
+
+    def get(self, name):
+        """The log of the process `name`."""
+        if name not in self.by_name:
+            self.by_name[name] = Log(self, name)
+        return self.by_name[name]
+
+    def share(self):
+        """Bytes one file may have, so that all logs with their kept files stay within the budget."""
+        return min(max(self.budget // max(len(self.by_name), 1) // (_KEEP + 1), _SMALLEST), _LARGEST)
+
+    def used(self, log):
+        """Note that `log` is open and was written now; close the one that was not written for longest."""
+        self.opened.pop(log, None)
+        self.opened[log] = None
+        if len(self.opened) > _OPEN_AT_MOST:
+            next(iter(self.opened)).close()
+
+    def reopen(self):
+        """Close every file, so that one which was moved away is created anew at the next line."""
+        for log in list(self.opened):
+            log.close()
+
+
+class Log:
+    """One process's output as a stream of bytes, counted from its first ever: `start` + `size` is where it ends."""
+
+    def __init__(self, logs, name):
+        self.logs, self.name = logs, name
+        self.directory = os.path.join(logs.directory, name)
+        self.file = self.index = -1
+        self.start = self.size = self.stamp = self.dropped = 0
+        self.read_to = None  # up to where the supervisor has forwarded; not known before the first line
+        self.forward, self.max_bytes, self.keep = True, None, None
+        self.paused = set()  # descriptors of FIFOs that are left alone while this log is held back
+        self.told = False  # the supervisor was told of output and has not answered yet
+        self.announced = 0  # up to where it was told
+        self.trouble = ""
+        self.older = None  # [(start, size)] of rotated files, oldest first
+
+    @property
+    def end(self):
+        return self.start + self.size
+
+    def configure(self, settings):
+        """Take on the `log` key of the process's newest definition."""
+        self.forward = settings.get("forward", True)
+        self.max_bytes, self.keep = settings.get("max_bytes"), settings.get("keep")
+
+    def _open(self):
+        if self.file >= 0:
+            return
+        os.makedirs(self.directory, mode=0o755, exist_ok=True)
+        self._find_older()
+        self.file = os.open(f"{self.directory}/current", os.O_RDWR | os.O_CREAT, 0o644)
+        self.index = os.open(f"{self.directory}/current.index", os.O_RDWR | os.O_CREAT, 0o644)
+        self.size = os.lseek(self.file, 0, os.SEEK_END)
+        begin = self.older[-1][0] + self.older[-1][1] if self.older else 0
+        if os.lseek(self.index, 0, os.SEEK_END) >= _entry.size:
+            begin = max(begin, _entry.unpack(os.pread(self.index, _entry.size, 0))[0])
+        else:
+            os.write(self.index, _entry.pack(begin, time.time_ns()))
+        self.start = begin
+        if self.read_to is None or self.read_to > self.end:
+            self.read_to = self.announced = self.end
+        self.logs.used(self)
+
+    def _find_older(self):
+        if self.older is None:
+            names = [n for n in os.listdir(self.directory) if n.endswith(".log") and n[:-4].isdigit()]
+            self.older = [(int(n[:-4]), os.stat(f"{self.directory}/{n}").st_size) for n in sorted(names)]
+
+    def close(self):
+        """Close the files; the next line opens them again."""
+        for descriptor in (self.file, self.index):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.file = self.index = -1
+        self.logs.opened.pop(self, None)
+
+    def limit(self):
+        return self.max_bytes or self.logs.share()
+
+    def held_back(self):
+        """True when a full log may not throw away what the supervisor has still to forward: the writer waits."""
+        if not (self.forward and self.logs.attended) or self.read_to is None:
+            return False
+        return self.end - self.read_to >= self.limit() * (self._kept() + 1)
+
+    def _kept(self):
+        return _KEEP if self.keep is None else self.keep
+
+    def take(self, fifo, turns, patient=True):
+        """Move what is in the FIFO into the log, in at most `turns` splices; True when it is empty.
+
+        `patient` leaves output in the FIFO while the log is held back; the last output of an instance does not wait.
+        """
+        for _ in range(turns):
+            if patient and self.held_back():
+                return True
+            moved = self._splice(fifo, _CHUNK)
+            if moved is None:
+                return True
+            if self.size >= self.limit():
+                self._rotate(fifo)
+            if moved == _PIPE:
+                _enlarge(fifo)
+        return False
+
+    def _splice(self, fifo, length):
+        """Bytes moved, or None when the FIFO is empty. splice takes only what it stored, so a SIGKILL loses nothing."""
+        try:
+            if self.file < 0 and not _waiting(fifo):
+                return None
+            self._open()
+            moved = os.splice(fifo, self.file, length, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            return self._drop(fifo, error)
+        self.size += moved
+        if self.trouble:
+            self.trouble = ""
+        self._stamp()
+        return moved or None
+
+    def _stamp(self):
+        now = time.time_ns()
+        if now - self.stamp > _STAMP_S * 1e9:
+            self.stamp = now
+            self.logs.used(self)
+            try:
+                os.write(self.index, _entry.pack(self.end, now))
+            except OSError:
+                pass  # a full disk: times are missing, lines are not
+
+    def _drop(self, fifo, error):
+        """The disk is full or the directory gone: the process must run on, so its output is thrown away and counted."""
+        self.close()
+        self.older = None
+        self.trouble = f"cannot write {self.directory}/current: {error.strerror}"
+        try:
+            gone = len(os.read(fifo, _PIPE))
+        except OSError:
+            return None
+        self.dropped += gone
+        return gone
+
+    def _rotate(self, fifo):
+        """Begin a new file at the end of a line; for that the rest of the last line is taken byte by byte."""
+        tail = 0
+        while os.pread(self.file, 1, self.size - 1) != b"\n" and tail < _LONGEST_TAIL:
+            try:
+                tail += (moved := os.splice(fifo, self.file, 1, flags=os.SPLICE_F_NONBLOCK))
+            except BlockingIOError:
+                if self.size < 2 * self.limit():
+                    return  # the line is still being written: turn the page when it is done
+                break
+            except OSError:
+                break
+            self.size += moved
+        try:
+            for ending, name in (("log", "current"), ("index", "current.index")):
+                os.rename(f"{self.directory}/{name}", f"{self.directory}/{self.start:020d}.{ending}")
+        except OSError as error:
+            self.trouble = f"cannot rotate {self.directory}/current: {error.strerror}"
+            return
+        self.older.append((self.start, self.size))
+        self.close()
+        self._throw_away()
+
+    def _throw_away(self):
+        """Remove the oldest files beyond what is kept, but nothing that the connected supervisor has still to read."""
+        while len(self.older) > self._kept():
+            start, size = self.older[0]
+            if self.forward and self.logs.attended and start + size > self.read_to:
+                return
+            self.older.pop(0)
+            for ending in ("log", "index"):
+                try:
+                    os.unlink(f"{self.directory}/{start:020d}.{ending}")
+                except OSError:
+                    pass
+
+    def was_read(self, offset):
+        """The supervisor has forwarded everything up to `offset`."""
+        self.read_to, self.told = max(self.read_to or 0, offset), False
+        if self.older and len(self.older) > self._kept():
+            self._throw_away()
+
+
+def _waiting(fifo):
+    """Bytes in the FIFO: a log is only created for a process that printed something."""
+    return struct.unpack("i", fcntl.ioctl(fifo, termios.FIONREAD, b"\0\0\0\0"))[0]
+
+
+def _enlarge(fifo):
+    try:
+        fcntl.fcntl(fifo, _F_SETPIPE_SZ, _CHUNK)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EBUSY, errno.EINVAL):
+            raise

@@ -1,0 +1,172 @@
+"""Start an instance: own session, user, directory, environment, output into its FIFO; journal before and after."""
+
+import errno
+import json
+import os
+import signal
+import sys
+
+_EVERY_SIGNAL = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
+
+
+class Refused(Exception):
+    """The instance could not be started; the text is the reason, in the user's words."""
+
+
+class Journal:
+    """What is on disk about instances: one file each, to which a line is added per step of its life.
+
+    `intent` before the spawn, `record` once it runs, `exit` before it is reaped. A line is one write, so a SIGKILL
+    leaves it whole or absent; the file's name alone is enough of an intent.
+    """
+
+    def __init__(self, state):
+        self.directory = os.path.join(state, "instances")
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+
+    def add(self, identity, line, create=False):
+        """Append one line. Raises OSError: a full disk, a directory that was taken away."""
+        flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT | os.O_EXCL if create else 0)
+        descriptor = os.open(f"{self.directory}/{identity}", flags, 0o600)
+        try:
+            data = json.dumps(line).encode() + b"\n"
+            if os.write(descriptor, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(descriptor)
+
+    def forget(self, identity):
+        """Remove the file; one that is gone already is fine."""
+        try:
+            os.unlink(f"{self.directory}/{identity}")
+        except OSError:
+            pass
+
+    def read(self):
+        """Every instance on disk as (identity, {step: line}); torn lines are left out."""
+        for identity in sorted(os.listdir(self.directory)):
+            steps = {}
+            with open(f"{self.directory}/{identity}", "rb") as file:
+                for line in file:
+                    try:
+                        found = json.loads(line)
+                        steps[found["step"]] = found
+                    except (ValueError, KeyError, TypeError):
+                        continue
+            yield identity, steps
+
+
+def spawn(order, fifo):
+    """Start what `order` says with its output in the FIFO named `fifo`; its pid. Raises Refused."""
+    changes_user = order.get("uid") is not None or order.get("gid") is not None
+    try:
+        return _by_fork(order, fifo) if changes_user else _by_posix_spawn(order, fifo)
+    except OSError as error:
+        raise Refused(f"cannot run {order['path']!r}: {error.strerror}") from None
+
+
+def _by_posix_spawn(order, fifo):
+    """The fast way: vfork, so its cost does not grow with us. What it cannot set is set here for a moment.
+
+    This thread is the only one that uses files, so nobody else sees the borrowed directory, umask and limit.
+    """
+    _enter(order["cwd"])
+    umask = os.umask(order["umask"])
+    limit = _lower_limit(order.get("nofile"))
+    try:
+        return os.posix_spawn(
+            order["path"],
+            order["argv"],
+            order["env"],
+            file_actions=(
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, fifo, os.O_RDWR, 0),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_EVERY_SIGNAL,
+        )
+    finally:
+        if limit:
+            _set_limit(limit)
+        os.umask(umask)
+        os.chdir("/")
+
+
+def _enter(directory):
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise Refused(f"cannot enter directory {directory!r}: {error.strerror}") from None
+
+
+def _lower_limit(soft):
+    """Give the child the soft limit of descriptors that the supervisor was started with; ours, to be set back."""
+    if soft is None:
+        return None
+    import resource
+
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if ours[0] == soft:
+        return None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, ours[1]), ours[1]))
+    return ours
+
+
+def _set_limit(limit):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+def _by_fork(order, fifo):
+    """The way for another user: what fails between fork and exec comes back through a pipe that exec closes."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if not pid:
+        _become(order, fifo, tell)
+    os.close(tell)
+    with open(told, "rb") as pipe:
+        why = pipe.read()
+    if why:
+        os.waitpid(pid, 0)
+        raise Refused(why.decode("utf-8", "replace"))
+    return pid
+
+
+def _become(order, fifo, tell):
+    """In the forked child: take on what the order says and exec. Never returns."""
+    doing = "prepare"
+    try:
+        os.setsid()
+        null, output = os.open(os.devnull, os.O_RDONLY), os.open(fifo, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.umask(order["umask"])
+        _lower_limit(order.get("nofile"))
+        doing = f"become user {order.get('uid')} and group {order.get('gid')}"
+        if order.get("groups") is not None:
+            os.setgroups(order["groups"])
+        if order.get("gid") is not None:
+            os.setresgid(order["gid"], order["gid"], order["gid"])
+        if order.get("uid") is not None:
+            os.setresuid(order["uid"], order["uid"], order["uid"])
+        doing = f"enter directory {order['cwd']!r}"
+        os.chdir(order["cwd"])
+        doing = f"run {order['path']!r}"
+        for number in _EVERY_SIGNAL:
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError):
+                pass  # the two that the C library keeps for itself
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(order["path"], order["argv"], order["env"])
+    except OSError as error:
+        os.write(tell, f"cannot {doing}: {error.strerror}".encode("utf-8", "replace"))
+    except BaseException as error:
+        os.write(tell, f"cannot {doing}: {error}".encode("utf-8", "replace"))
+    finally:
+        sys.stderr = None
+        os._exit(127)

@@ -1,0 +1,39 @@
+"""Messages between supervisor and keeper: JSON objects, each behind its length in four bytes."""
+
+import json
+import struct
+
+# Raised when a message changes its meaning; a supervisor understands this version and the one before.
+PROTOCOL = 1
+# A start order carries arguments and environment, which execve limits to a few MiB; a welcome lists 10,000 instances.
+_LARGEST = 64 << 20
+_length = struct.Struct("!I")
+
+
+def pack(message):
+    """The bytes of one message."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return _length.pack(len(body)) + body
+
+
+class Unpacker:
+    """Turns a stream of bytes back into messages."""
+
+    def __init__(self):
+        self._rest = bytearray()
+
+    def feed(self, data):
+        """The messages completed by `data`. Raises ValueError when the peer does not speak this protocol."""
+        rest = self._rest
+        rest += data
+        messages, at = [], 0
+        while len(rest) - at >= 4:
+            (length,) = _length.unpack_from(rest, at)
+            if length > _LARGEST:
+                raise ValueError(f"a message of {length} bytes")
+            if len(rest) - at - 4 < length:
+                break
+            messages.append(json.loads(rest[at + 4 : at + 4 + length]))
+            at += 4 + length
+        del rest[:at]
+        return messages

@@ -1,0 +1,1 @@
+"""Words: what files and messages mean. No I/O, no clock, no Twisted."""

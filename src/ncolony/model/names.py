@@ -1,0 +1,41 @@
+"""Names of processes and of files: which are ours, which are somebody's leftovers."""
+
+from __future__ import annotations
+
+# NAME_MAX on every Linux filesystem is 255 bytes; ".new" is appended while a file is being written.
+LONGEST = 250
+_IGNORED_ENDINGS = (".new", "~", ".swp", ".tmp", ".bak")
+
+
+def is_ignored(filename: str) -> bool:
+    """True for names in the config and messages directories that are never a process or a message."""
+    return (
+        filename.startswith(".")
+        or filename.endswith(_IGNORED_ENDINGS)
+        or (filename.startswith("#") and filename.endswith("#"))
+    )
+
+
+def problem_with_name(name: str) -> str | None:
+    """Why `name` cannot name a process, or None when it can."""
+    if not name:
+        return "the name is empty"
+    if "/" in name:
+        return "the name contains '/'"
+    if any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in name):
+        return "the name contains a control character"
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        return "the name is not valid UTF-8"
+    if len(encoded) > LONGEST:
+        return f"the name is longer than {LONGEST} bytes"
+    if is_ignored(name):
+        return "names that begin with '.', end in .new, ~, .swp, .tmp or .bak, or stand between # and # are ignored"
+    return None
+
+
+def printable(name: str) -> str:
+    """`name` as it can be shown to people and put into JSON: what is not text is escaped."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

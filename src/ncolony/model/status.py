@@ -1,0 +1,48 @@
+"""The record of one process: what people and programs read in status/NAME."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class LastExit(msgspec.Struct, frozen=True):
+    """How the last instance ended. `at` is wall-clock seconds, `lived` seconds; code and signal exclude each other."""
+
+    code: int | None
+    signal: str | None
+    at: float
+    lived: float
+    text: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """One process as it stands. `since`, `started` and `next_try` are wall-clock seconds, for people only."""
+
+    name: str
+    state: str
+    wanted: str
+    pid: int | None
+    instance: int
+    since: float
+    started: float | None
+    restarts: int
+    next_try: float | None
+    reason: str
+    problem: str | None
+    warnings: tuple[str, ...]
+    group: tuple[str, ...]
+    enabled: bool
+    generation: str
+    digest: str
+    last_exit: LastExit | None
+
+
+_decoder = msgspec.json.Decoder(Status)
+
+
+def decode(data: bytes) -> Status | None:
+    """The record in `data`, or None when it is not one (torn, or from another version)."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,197 @@
+"""Files as the supervisor uses them: written whole, read as snapshots, never blocking."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+
+# A config file or message larger than this is a Problem (DESIGN 2).
+LARGEST = 1 << 20
+
+
+_serial = itertools.count()
+
+
+class Unreadable(Exception):
+    """A directory entry that cannot be used as a file; the text says why, in the user's words."""
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes, mode: int = 0o666) -> None:
+    """Write `data` to `path` so that a reader sees the old content or the new, never a part.
+
+    The bytes go to a name of our own beside it first, which is removed again when writing fails. `mode` is before
+    umask. Several writers of one path do not disturb each other: the last one's content stays.
+
+    :raises OSError: when the directory is missing, full or may not be written.
+    """
+    target = os.fspath(path)
+    temporary = os.path.join(os.path.dirname(target), f".{os.getpid()}-{next(_serial)}.new")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def remove_if_there(path: str) -> bool:
+    """Remove a file; False when there was none.
+
+    :raises OSError: when it is there and cannot be removed.
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+_Signature = tuple[int, int, int, int]
+# File times have the grain of the kernel's tick, 4 ms on most: what changed this shortly before it was read may have
+# changed again without a trace, and is read once more.
+_RACY_NS = 50_000_000
+
+
+class Entry:
+    """One file as it was last seen: its content, or why there is none to use."""
+
+    __slots__ = ("data", "mtime_ns", "signature", "why")
+
+    def __init__(self, signature: _Signature | None, mtime_ns: int, data: bytes | None, why: str) -> None:
+        self.signature, self.mtime_ns, self.data, self.why = signature, mtime_ns, data, why
+
+
+class Directory:
+    """A directory of small files, compared with how it was. Unchanged files are not read again."""
+
+    def __init__(self, path: str, ignored: Callable[[str], bool], strict: bool = False) -> None:
+        self.path, self.ignored, self.strict = path, ignored, strict
+        self.seen: dict[str, _Signature | None] = {}
+        self._open_to_all = ""
+
+    def scan(self) -> dict[str, Entry | None]:
+        """What changed since the last look: name -> its entry, or None for a file that is gone.
+
+        :raises OSError: when the directory cannot be listed; what was known then stays known.
+        """
+        self._open_to_all = self._why_not_trusted(self.path, os.stat(self.path)) if self.strict else ""
+        with os.scandir(self.path) as listing:
+            names = [found.name for found in listing if not self.ignored(found.name)]
+        changed: dict[str, Entry | None] = {}
+        for name in names:
+            if (entry := self._look(name, self.seen.get(name))) is not None:
+                changed[name] = entry
+        for name in self.seen.keys() - set(names):
+            changed[name] = None
+        self._note(changed)
+        return changed
+
+    def look(self, names: Iterable[str]) -> dict[str, Entry | None]:
+        """The same for these names alone, read even when they seem unchanged."""
+        changed: dict[str, Entry | None] = {}
+        for name in names:
+            if self.ignored(name):
+                continue
+            entry = self._look(name, None)
+            if entry is not None or name in self.seen:
+                changed[name] = entry
+        self._note(changed)
+        return changed
+
+    def _note(self, changed: dict[str, Entry | None]) -> None:
+        for name, entry in list(changed.items()):
+            if entry is None:
+                self.seen.pop(name, None)
+            else:
+                self.seen[name] = entry.signature
+
+    def _look(self, name: str, known: _Signature | None) -> Entry | None:
+        """The entry of a file, or None when it is gone, a directory, or as it was."""
+        path = f"{self.path}/{name}"
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return self._dangling(path, known)
+        except OSError as error:
+            return Entry(None, 0, None, error.strerror or str(error))
+        if stat.S_ISDIR(found.st_mode):
+            return None
+        exact = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+        if exact == known:
+            return None
+        racy = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _RACY_NS
+        signature = None if racy else exact
+        try:
+            self._check(path, found)
+            data = read_small(path)
+        except Unreadable as problem:
+            return Entry(signature, found.st_mtime_ns, None, str(problem))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return Entry(signature, found.st_mtime_ns, None, error.strerror or str(error))
+        return Entry(signature, found.st_mtime_ns, data, "")
+
+    def _dangling(self, path: str, known: _Signature | None) -> Entry | None:
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return None
+        signature = (found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino)
+        return None if signature == known else Entry(signature, found.st_mtime_ns, None, "a symbolic link to nothing")
+
+    def _check(self, path: str, found: os.stat_result) -> None:
+        if self.strict and (why := self._open_to_all or self._why_not_trusted(path, found)):
+            raise Unreadable(why)
+
+    @staticmethod
+    def _why_not_trusted(path: str, found: os.stat_result) -> str:
+        """Why a root supervisor does not run what the file says, or ""."""
+        sticky_directory = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+        if not found.st_mode & 0o002 or sticky_directory:
+            return ""
+        with contextlib.suppress(OSError):
+            if os.statvfs(path).f_flag & os.ST_RDONLY:
+                return ""
+        return f"anybody may write {path} (mode {found.st_mode & 0o7777:o}); --no-strict-modes would allow it"
+
+
+def read_small(path: str) -> bytes:
+    """The content of a regular file of at most 1 MiB. Never blocks.
+
+    :raises Unreadable: for what is not a regular file, or larger.
+    :raises OSError: as open and read do.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise Unreadable("not a regular file") from None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise Unreadable("not a regular file")
+        if found.st_size > LARGEST:
+            raise Unreadable(f"{found.st_size} bytes, larger than {LARGEST}")
+        parts, length = [], 0
+        while part := os.read(descriptor, LARGEST + 1 - length):
+            parts.append(part)
+            length += len(part)
+            if length > LARGEST:
+                raise Unreadable(f"larger than {LARGEST} bytes")
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,211 @@
+"""Log files -> lines -> the supervisor's own log, from a committed offset."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+# A longer line is cut into pieces of this size, each marked.
+LONGEST_LINE = 1 << 16
+# What is read in one turn of the reactor, so that a flood leaves room for messages and restarts.
+_BYTES_PER_TURN = 1 << 16
+_OPEN_AT_MOST = 64
+# Shown escaped: everything below space but the tab, DEL, and the C1 controls that terminals act on.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+def escaped(line: str) -> str:
+    """The line as it can be shown: control characters as \\x1b and the like."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
+
+
+class _Reader:
+    """Where one process's log has been forwarded to, and the file that the next byte is in."""
+
+    __slots__ = ("base", "cuts", "end", "file", "offset", "queued")
+
+    def __init__(self, offset: int) -> None:
+        self.offset = self.end = offset
+        self.base, self.file, self.queued = 0, -1, False
+        self.cuts: deque[int] = deque()  # where an instance ended: an unfinished line is finished there
+
+
+class Follower:
+    """Forwards what the keeper wrote, a bounded piece per turn, each process in its turn.
+
+    `say(name, line, whole)` is called for every line; `done(name, offset)` when everything before `offset` was said.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        logs: str,
+        commits: str,
+        say: Callable[[str, bytes, bool], None],
+        done: Callable[[str, int], None],
+    ) -> None:
+        self._reactor, self._logs, self._commits = reactor, logs, commits
+        self._say, self._done = say, done
+        self._readers: dict[str, _Reader] = {}
+        self._queue: deque[str] = deque()
+        self._opened: deque[str] = deque()
+        self._scheduled = False
+        self._idle: list[Callable[[], None]] = []
+
+    def offsets(self) -> dict[str, int]:
+        """What every log was forwarded to, for a keeper that does not know."""
+        return {name: reader.offset for name, reader in self._readers.items()}
+
+    def output(self, name: str, start: int, end: int, last: bool) -> None:
+        """There is output up to `end`; `start` is where to begin when nothing is known here. `last` ends an instance."""
+        reader = self._readers.get(name)
+        if reader is None:
+            committed = self._committed(name)
+            reader = self._readers[name] = _Reader(start if committed is None or committed > end else committed)
+        elif reader.offset > end:  # the log was removed and begins anew
+            self._close(reader)
+            reader.offset, reader.end = start, end
+            reader.cuts.clear()
+        reader.end = max(reader.end, end)
+        if last:
+            reader.cuts.append(end)
+        self._enqueue(name, reader)
+
+    def _enqueue(self, name: str, reader: _Reader) -> None:
+        if not reader.queued:
+            reader.queued = True
+            self._queue.append(name)
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.callLater(0, self._turn)
+
+    def forget(self, name: str) -> None:
+        """The process is gone; its log stays, what we know of it goes."""
+        if (reader := self._readers.pop(name, None)) is not None:
+            self._close(reader)
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._commits}/{name}")
+
+    def when_idle(self, call: Callable[[], None]) -> None:
+        """Call once everything known is forwarded."""
+        if self._queue:
+            self._idle.append(call)
+        else:
+            call()
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        budget = _BYTES_PER_TURN
+        while self._queue and budget > 0:
+            name = self._queue.popleft()
+            if (reader := self._readers.get(name)) is None:
+                continue
+            reader.queued = False
+            before = reader.offset
+            budget -= self._piece(name, reader) + 256
+            self._commit(name, reader.offset, moved=reader.offset > before)
+            if reader.offset > before and reader.offset < reader.end:
+                self._enqueue(name, reader)
+        if not self._queue:
+            waiting, self._idle = self._idle, []
+            for call in waiting:
+                call()
+
+    def _piece(self, name: str, reader: _Reader) -> int:
+        """Say the whole lines of the next piece; the number of bytes read."""
+        data = self._read(name, reader)
+        while reader.cuts and reader.cuts[0] < reader.offset:
+            reader.cuts.popleft()
+        finished = bool(reader.cuts) and reader.cuts[0] <= reader.offset + len(data)
+        if finished:
+            data = data[: reader.cuts.popleft() - reader.offset]
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._say(name, line, True)
+        said = len(data) - len(rest)
+        if finished and rest:
+            self._say(name, rest, True)
+            said = len(data)
+        elif len(rest) >= LONGEST_LINE:
+            self._say(name, rest, False)
+            said = len(data)
+        reader.offset += said
+        return len(data)
+
+    def _read(self, name: str, reader: _Reader) -> bytes:
+        """The next bytes at the reader's offset; none when they are not to be had."""
+        for _ in range(3):
+            if reader.offset >= reader.end or (reader.file < 0 and not self._open(name, reader)):
+                return b""
+            data = os.pread(reader.file, _BYTES_PER_TURN, reader.offset - reader.base)
+            if data:
+                return data
+            self._close(reader)  # this file ends here: the next one begins here
+        return b""
+
+    def _open(self, name: str, reader: _Reader) -> bool:
+        """Open the file that holds the reader's offset. Rotated files are named by the offset they begin at."""
+        directory = f"{self._logs}/{name}"
+        for _ in range(3):
+            older = self._rotated(directory)
+            base, path = 0, f"{directory}/current"
+            for start, size in older:
+                if start <= reader.offset < start + size:
+                    base, path = start, f"{directory}/{start:020d}.log"
+                    break
+                base = max(base, start + size)
+            try:
+                reader.file = os.open(path, os.O_RDONLY)
+            except OSError:
+                continue
+            # Rotated while we looked: then what we opened as current may be a later file.
+            if self._rotated(directory) == older:
+                reader.base = base
+                reader.offset = max(reader.offset, base)  # what was thrown away meanwhile is counted by the keeper
+                self._note_open(name)
+                return True
+            self._close(reader)
+        return False
+
+    @staticmethod
+    def _rotated(directory: str) -> list[tuple[int, int]]:
+        try:
+            names = [entry for entry in os.listdir(directory) if entry.endswith(".log") and entry[:-4].isdigit()]
+            return sorted((int(entry[:-4]), os.stat(f"{directory}/{entry}").st_size) for entry in names)
+        except OSError:
+            return []
+
+    def _note_open(self, name: str) -> None:
+        self._opened.append(name)
+        if len(self._opened) > _OPEN_AT_MOST:
+            oldest = self._readers.get(self._opened.popleft())
+            if oldest is not None:
+                self._close(oldest)
+
+    @staticmethod
+    def _close(reader: _Reader) -> None:
+        if reader.file >= 0:
+            os.close(reader.file)
+            reader.file = -1
+
+    def _committed(self, name: str) -> int | None:
+        try:
+            with open(f"{self._commits}/{name}", "rb") as file:
+                return int(file.read(20))
+        except (OSError, ValueError):
+            return None
+
+    def _commit(self, name: str, offset: int, moved: bool) -> None:
+        """On disk first: should we die now, the next supervisor goes on here. Then the keeper may tell of more."""
+        if moved:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(f"{self._commits}/{name}", os.O_WRONLY | os.O_CREAT, 0o600)
+                try:
+                    os.pwrite(descriptor, b"%020d" % offset, 0)
+                finally:
+                    os.close(descriptor)
+        self._done(name, offset)

@@ -1,0 +1,228 @@
+"""The keeper's client: finds or starts it, sends it orders, passes on its reports."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from zope.interface import implementer
+
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.logger import Logger
+
+from ..keeper.wire import PROTOCOL, Unpacker, pack
+
+_log = Logger(namespace="ncolony")
+_KEEPER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "keeper")
+# Orders go out in pieces of this size at the latest, so that the keeper starts while we still read.
+_SEND_AT = 1 << 14
+# A keeper that does not come up is started again this much later, doubling to the second number.
+_RETRY_S = (0.05, 5.0)
+Message = dict[str, Any]
+
+
+@implementer(IReadWriteDescriptor)
+class Hands:
+    """A connection to the keeper that is always there, or about to be.
+
+    `report(message)` is called for everything the keeper says; `{"is": "lost"}` stands for its death.
+    """
+
+    def __init__(self, reactor: Any, state: str, logs: str, budget: int, report: Callable[[Message], None]) -> None:
+        self._reactor, self._state, self._logs, self._budget = reactor, state, logs, budget
+        self._report = report
+        self._peer: socket.socket | None = None
+        self._unpacker, self._out = Unpacker(), bytearray()
+        self._retry = _RETRY_S[0]
+        self._fifos: dict[str, int] = {}
+        self.welcome_sent: Callable[[], Message] = lambda: {}
+        self.pid: int | None = None
+        self.leaving = False
+
+    # being connected
+
+    def connect(self) -> None:
+        """Connect to the keeper of this state directory, or start one."""
+        peer = self._find() or self._start()
+        peer.setblocking(False)
+        self._peer, self._unpacker, self._out = peer, Unpacker(), bytearray()
+        self._reactor.addReader(self)
+        self.order({"do": "hello", "protocol": PROTOCOL, **self.welcome_sent()})
+        self.flush()
+
+    def _find(self) -> socket.socket | None:
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        directory = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            through = f"/proc/self/fd/{directory}"
+            peer.connect(f"{through if os.path.isdir(through) else self._state}/keeper.sock")
+            _pid, uid, _gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if uid != os.geteuid():
+                raise PermissionError(f"the keeper belongs to user {uid}")
+        except OSError:
+            peer.close()
+            return None
+        finally:
+            os.close(directory)
+        self.pid = _pid
+        return peer
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        arguments = [sys.executable, "-I", "-S", "-X", "utf8", _KEEPER, self._state, self._logs, str(self._budget), "3"]
+        log = f"{self._state}/keeper.log"
+        with theirs:
+            self.pid = os.posix_spawn(
+                sys.executable,
+                arguments,
+                {},
+                file_actions=[
+                    # Out of the way first: the numbers below may be in use by `theirs` itself.
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+                setsigmask=(),
+            )
+        return ours
+
+    def _lost(self) -> None:
+        if self._peer is None:
+            return
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+        self._peer.close()
+        self._peer = None
+        self._report({"is": "lost"})
+        if not self.leaving:
+            self._reactor.callLater(self._retry, self._again)
+            self._retry = min(self._retry * 2, _RETRY_S[1])
+
+    def _again(self) -> None:
+        if self._peer is None and not self.leaving:
+            try:
+                self.connect()
+            except OSError as error:
+                _log.error("cannot start the keeper: {why}", why=error.strerror)
+                self._reactor.callLater(self._retry, self._again)
+
+    @property
+    def connected(self) -> bool:
+        return self._peer is not None
+
+    # orders
+
+    def order(self, message: Message) -> None:
+        """Send an order; without a keeper it is dropped, since the next one is told everything anew."""
+        if self._peer is not None:
+            self._out += pack(message)
+            if len(self._out) > _SEND_AT:
+                self.flush()
+
+    def flush(self) -> None:
+        """Send what was ordered since the last time."""
+        if self._peer is None or not self._out:
+            return
+        try:
+            while self._out:
+                del self._out[: self._peer.send(self._out[: 1 << 18])]
+        except BlockingIOError:
+            self._reactor.addWriter(self)
+        except OSError:
+            self._reactor.callLater(0, self._lost)
+        else:
+            self._reactor.removeWriter(self)
+
+    def start(self, identity: str, order: Message) -> None:
+        """Start an instance. We hold its FIFO from before it writes, so that no keeper's death loses its output.
+
+        :raises OSError: when the FIFO cannot be made.
+        """
+        path = f"{self._state}/fifo/{identity}"
+        os.mkfifo(path, 0o600)
+        try:
+            fifo = self._fifos[identity] = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+            if order["uid"] is not None or order["gid"] is not None:
+                # So that the program can open its /dev/stdout again as the user it becomes.
+                os.fchown(fifo, -1 if order["uid"] is None else order["uid"], order["gid"])
+        except OSError:
+            self.release(identity)
+            os.unlink(path)
+            raise
+        self.order({"do": "start", "id": identity, **order})
+
+    def hold(self, identity: str) -> None:
+        """Hold the FIFO of an instance that an earlier supervisor started."""
+        if identity not in self._fifos:
+            with contextlib.suppress(OSError):
+                self._fifos[identity] = os.open(f"{self._state}/fifo/{identity}", os.O_RDWR | os.O_NONBLOCK)
+
+    def release(self, identity: str) -> None:
+        """The instance is over: its FIFO is not needed any more."""
+        if (fifo := self._fifos.pop(identity, None)) is not None:
+            os.close(fifo)
+
+    def signal(self, identity: str, number: int, scope: str, wake: bool) -> None:
+        """Send a signal to an instance's tree or process; `wake` continues what is stopped."""
+        self.order({"do": "signal", "id": identity, "signal": number, "scope": scope, "wake": wake})
+
+    def forget(self, identity: str) -> None:
+        """We have taken note of the exit."""
+        self.release(identity)
+        self.order({"do": "forget", "id": identity})
+
+    def leave(self) -> None:
+        """Ask the empty keeper to end."""
+        self.leaving = True
+        self.order({"do": "leave"})
+        self.flush()
+
+    # what the reactor calls
+
+    def doRead(self) -> None:
+        assert self._peer is not None
+        try:
+            data = self._peer.recv(1 << 18)
+            messages = self._unpacker.feed(data)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            data = b""
+        if not data:
+            self._lost()
+            return
+        self._retry = _RETRY_S[0]
+        for message in messages:
+            self._report(message)
+
+    def doWrite(self) -> None:
+        self.flush()
+
+    def fileno(self) -> int:
+        return -1 if self._peer is None else self._peer.fileno()
+
+    def connectionLost(self, reason: object) -> None:
+        """The reactor saw a hang-up."""
+        self._lost()
+
+    def logPrefix(self) -> str:
+        return "keeper"
+
+
+class Identities:
+    """Identities of instances: unique in this boot, and sorting by time."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def new(self) -> str:
+        self._last = max(self._last + 1, time.time_ns())
+        return f"{self._last:016x}"

@@ -1,0 +1,123 @@
+"""The messages directory: requests in order, each once; what makes no sense is set aside; answers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from ..model.config import Problem
+from ..model.message import Answer, Message, decode
+from ..model.names import is_ignored, printable
+from .files import Directory, Entry, write_whole
+
+# Somebody may still be writing a message that makes no sense; after this long without a change nobody is.
+_STILL_S = 2.0
+_ANSWERS_KEPT_S = 3600.0
+
+
+class Inbox:
+    """Takes messages in the order of (time, name) and calls `act(file name, message)` for each."""
+
+    def __init__(self, reactor: Any, messages: str, state: str, act: Callable[[str, Message], None]) -> None:
+        self._reactor, self._act = reactor, act
+        self._directory = Directory(messages, is_ignored)
+        self._answers, self._rejected = f"{state}/answers", f"{state}/rejected"
+        self._odd: dict[str, tuple[int, bytes | None, float]] = {}
+        self._given: deque[tuple[float, str]] = deque()
+        self._first = True
+
+    def scan(self, names: Iterable[str] | None = None) -> None:
+        """Handle what is new: of all files, or of these.
+
+        :raises OSError: when the directory cannot be listed.
+        """
+        changed = self._directory.scan() if names is None else self._directory.look(names)
+        arrived = [(entry.mtime_ns, name, entry) for name, entry in changed.items() if entry is not None]
+        for name, entry in changed.items():
+            if entry is None:
+                self._odd.pop(name, None)
+        for _, name, entry in sorted(arrived, key=lambda item: item[:2]):
+            self._take(name, entry)
+        self._first = False
+        self._expire()
+
+    def _take(self, name: str, entry: Entry) -> None:
+        if self._first and self._answered(name, entry):
+            self._remove(name)
+            return
+        message = Problem(name, "", entry.why) if entry.data is None else decode(name, entry.data)
+        if isinstance(message, Problem):
+            self._doubt(name, entry, message.why)
+            return
+        self._odd.pop(name, None)
+        self._act(name, message)
+        self._remove(name)
+
+    def _answered(self, name: str, entry: Entry) -> bool:
+        """An earlier supervisor acted on this very message, and died before it removed it."""
+        try:
+            return os.stat(f"{self._answers}/{name}").st_mtime_ns >= entry.mtime_ns
+        except OSError:
+            return False
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self._directory.path}/{name}")
+            self._directory.seen.pop(name, None)
+
+    def _doubt(self, name: str, entry: Entry, why: str) -> None:
+        """Set the message aside, unless it changes within 2 s."""
+        known = self._odd.get(name)
+        now = self._reactor.seconds()
+        if known is None or known[:2] != (entry.mtime_ns, entry.data):
+            self._odd[name] = (entry.mtime_ns, entry.data, now)
+            self._reactor.callLater(_STILL_S, self._again, name)
+        elif now - known[2] >= _STILL_S:
+            del self._odd[name]
+            self._reject(name, why)
+
+    def _again(self, name: str) -> None:
+        if name in self._odd:
+            with contextlib.suppress(OSError):
+                self.scan([name])
+
+    def _reject(self, name: str, why: str) -> None:
+        with contextlib.suppress(OSError):
+            write_whole(f"{self._rejected}/{name}.reason", f"{printable(why)}\n".encode())
+        self.answer(name, Answer(accepted=False, state="failed", why=why))
+        source, target = f"{self._directory.path}/{name}", f"{self._rejected}/{name}"
+        try:
+            os.rename(source, target)
+        except OSError:  # another filesystem, or a read-only one
+            with contextlib.suppress(OSError):
+                os.unlink(source)
+
+    def answer(self, name: str, answer: Answer) -> None:
+        """Write the answer to a message; a disk that is full harms nothing else."""
+        with contextlib.suppress(OSError):
+            write_whole(f"{self._answers}/{name}", msgspec.json.encode(answer))
+            self._given.append((self._reactor.seconds(), name))
+
+    def _expire(self) -> None:
+        """Remove answers that are older than an hour."""
+        now = self._reactor.seconds()
+        while self._given and now - self._given[0][0] > _ANSWERS_KEPT_S:
+            name = self._given.popleft()[1]
+            if all(name != later for _, later in self._given):
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self._answers}/{name}")
+
+    def expire_earlier(self) -> None:
+        """Remove what an earlier supervisor answered more than an hour ago; the rest in an hour."""
+        with contextlib.suppress(OSError), os.scandir(self._answers) as listing:
+            for found in listing:
+                if time.time() - found.stat().st_mtime > _ANSWERS_KEPT_S:
+                    os.unlink(found.path)
+                else:
+                    self._given.append((self._reactor.seconds(), found.name))

@@ -1,0 +1,59 @@
+"""Where a colony keeps its state: the same rule for the supervisor and for the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+_Path = str | os.PathLike[str]
+
+
+class UnsafeState(Exception):
+    """The state directory belongs to somebody else or may be written by others; the text says which."""
+
+
+def state_directory(config: _Path, messages: _Path, state: _Path | None = None) -> str:
+    """The state directory of the colony with these two directories (DESIGN 2). Creates nothing.
+
+    `state`, when given, is the answer itself. Otherwise a name hashed from the two real paths, under /run/ncolony for
+    root, $XDG_RUNTIME_DIR/ncolony, or $TMPDIR/ncolony-UID.
+    """
+    if state is not None:
+        return os.path.abspath(os.fspath(state))
+    pair = "\0".join(os.path.realpath(os.fspath(path)) for path in (config, messages))
+    name = hashlib.blake2b(os.fsencode(pair), digest_size=8).hexdigest()
+    return os.path.join(_base(), name)
+
+
+def _base() -> str:
+    uid = os.getuid()
+    if uid == 0:
+        return "/run/ncolony"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isabs(runtime):
+        return os.path.join(runtime, "ncolony")
+    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"ncolony-{uid}")
+
+
+def make_private(path: str) -> None:
+    """Create the directory `path` for our user alone, or check that an existing one is ours and safe.
+
+    :raises UnsafeState: when it belongs to another user, is a symbolic link to such a place, or others may write it.
+    :raises OSError: when it cannot be created.
+    """
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        os.makedirs(parent, mode=0o755, exist_ok=True)
+        if os.path.basename(parent).startswith("ncolony"):
+            os.chmod(parent, 0o755)
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        pass
+    found = os.stat(path)
+    if not os.path.isdir(path):
+        raise UnsafeState(f"{path} is not a directory")
+    if found.st_uid != os.geteuid():
+        raise UnsafeState(f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}")
+    if found.st_mode & 0o022:
+        raise UnsafeState(f"{path} may be written by others (mode {found.st_mode & 0o7777:o})")

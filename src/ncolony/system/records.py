@@ -1,0 +1,85 @@
+"""What people and other programs read about processes: status files, PID files, and our own description."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ..model.status import Status, decode
+from .files import remove_if_there, write_whole
+
+# A process that starts passes through two states within milliseconds: one file for both.
+_SOON_S = 0.01
+_FILES_PER_TURN = 64
+
+
+class Records:
+    """Writes status files soon after something changed, and PID files at once."""
+
+    def __init__(self, reactor: Any, state: str, pids: str | None, describe: Callable[[str], Status | None]) -> None:
+        self._reactor, self._describe = reactor, describe
+        self._statuses, self._pids = f"{state}/status", pids
+        self._dirty: dict[str, None] = {}
+        self._scheduled = False
+
+    def changed(self, name: str) -> None:
+        """The process is not what its status file says."""
+        self._dirty[name] = None
+        self._later(_SOON_S)
+
+    def _later(self, delay: float) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.callLater(delay, self._flush_some)
+
+    def _flush_some(self) -> None:
+        self._scheduled = False
+        for name in list(self._dirty)[:_FILES_PER_TURN]:
+            self.write(name)
+        if self._dirty:
+            self._later(0)
+
+    def write(self, name: str) -> None:
+        """Write the status file now, or remove it when the process is gone. A full disk harms nothing else."""
+        self._dirty.pop(name, None)
+        status = self._describe(name)
+        with contextlib.suppress(OSError):
+            if status is None:
+                remove_if_there(f"{self._statuses}/{name}")
+            else:
+                write_whole(f"{self._statuses}/{name}", msgspec.json.encode(status))
+
+    def flush(self) -> None:
+        """Write everything that is due."""
+        for name in list(self._dirty):
+            self.write(name)
+
+    def earlier(self) -> dict[str, Status]:
+        """What an earlier supervisor wrote. Records that cannot be read are removed."""
+        found = {}
+        for name in os.listdir(self._statuses):
+            path = f"{self._statuses}/{name}"
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                if (status := decode(file.read())) is not None and not name.startswith("."):
+                    found[name] = status
+                else:
+                    os.unlink(path)
+        return found
+
+    def pid(self, name: str, pid: int | None) -> str:
+        """Write or remove the PID file; why it could not be done, or "". It is never read again by us."""
+        if self._pids is None:
+            return ""
+        path = f"{self._pids}/{name}"
+        try:
+            if pid is None:
+                remove_if_there(path)
+            else:
+                write_whole(path, b"%d\n" % pid)
+        except OSError as error:
+            return f"cannot write PID file {path}: {error.strerror}"
+        return ""

@@ -1,0 +1,17 @@
+"""Tells ``python -m twisted`` about this package's plugins. This directory is shared, so it has no ``__init__.py``."""
+
+from twisted.application.service import ServiceMaker
+
+supervisor = ServiceMaker(
+    "ncolony",
+    "ncolony.service",
+    "A process supervisor with file-based control",
+    "ncolony",
+)
+
+scheduler = ServiceMaker(
+    "ncolony scheduler",
+    "ncolony.apps.scheduler",
+    "Runs a short-lived command periodically",
+    "ncolony-scheduler",
+)

@@ -1,0 +1,171 @@
+"""What scenarios let a colony run: `payload.py NOTES MODE [ARGUMENT...]`.
+
+NOTES is a file to which every mode appends whole lines, beginning with "up PID". It is the witness independent of the
+supervisor: what is noted there has happened. Standard library only, started with -I -S, so that it starts fast.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
+
+NOTES, MODE, *ARGUMENTS = sys.argv[1:]
+TELLING = ("HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT")
+
+
+def note(text: str) -> None:
+    descriptor = os.open(NOTES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.write(descriptor, f"{text}\n".encode())
+    os.close(descriptor)
+
+
+def print_now(text: str) -> None:
+    data = f"{text}\n".encode("utf-8", "surrogateescape")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def wait_for_ever() -> NoReturn:
+    while True:
+        signal.pause()
+
+
+def exit_at_term(who: str) -> None:
+    """Note the TERM, then end."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        note(f"term {who} {os.getpid()}")
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, handle)
+
+
+def serve() -> None:
+    """Just be there."""
+    note(f"up {os.getpid()}")
+    wait_for_ever()
+
+
+def say() -> None:
+    """Print each argument as a line, then be there."""
+    for text in ARGUMENTS:
+        print_now(text)
+    serve()
+
+
+def leave() -> None:
+    """Exit with code ARGUMENT 1, after ARGUMENT 2 seconds (0), having noted when it started."""
+    note(f"up {os.getpid()} {time.monotonic()}")
+    if len(ARGUMENTS) > 1:
+        time.sleep(float(ARGUMENTS[1]))
+    os._exit(int(ARGUMENTS[0]))
+
+
+def leave_when() -> None:
+    """Exit with code ARGUMENT 1 when the file ARGUMENT 2 appears."""
+    note(f"up {os.getpid()}")
+    while not os.path.exists(ARGUMENTS[1]):
+        time.sleep(0.01)
+    os._exit(int(ARGUMENTS[0]))
+
+
+def signals() -> None:
+    """Note each signal and when it came, and outlive all but ARGUMENT 1 (none by default)."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name.removeprefix("SIG")
+        note(f"got {name} {time.monotonic()}")
+        if name in ARGUMENTS:
+            os._exit(0)
+
+    for name in TELLING:
+        signal.signal(getattr(signal, f"SIG{name}"), handle)
+    serve()
+
+
+def tick() -> None:
+    """Print "tick 1", "tick 2", … every ARGUMENT 1 seconds until TERM; then note "last N"."""
+    over: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: over.append(number))
+    note(f"up {os.getpid()}")
+    count = 0
+    while not over:
+        count += 1
+        print_now(f"tick {count}")
+        note(f"tick {count}")
+        time.sleep(float(ARGUMENTS[0]))
+    note(f"last {count}")
+
+
+def lines() -> None:
+    """Print "line 1" to "line ARGUMENT 1" as fast as possible, then be there."""
+    note(f"up {os.getpid()}")
+    data = b"".join(b"line %d\n" % number for number in range(1, int(ARGUMENTS[0]) + 1))
+    while data:
+        data = data[os.write(1, data) :]
+    note("printed")
+    wait_for_ever()
+
+
+def raw() -> None:
+    """Write the bytes of the file ARGUMENT 1 to stdout, then exit with 0."""
+    note(f"up {os.getpid()}")
+    with open(ARGUMENTS[0], "rb") as source:
+        data = source.read()
+    while data:
+        data = data[os.write(1, data) :]
+    note("printed")
+
+
+def family(leader_goes: bool, session: bool) -> None:
+    """A child that holds stdout and notes its TERM, perhaps in a session of its own, double-forked."""
+    ready, tell = os.pipe()
+    if os.fork() == 0:
+        if session:
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+        exit_at_term("child")
+        note(f"child {os.getpid()}")
+        os.write(tell, b"1")
+        os.close(tell)
+        wait_for_ever()
+    os.read(ready, 1)
+    note(f"up {os.getpid()}")
+    if leader_goes:
+        os._exit(0)
+    wait_for_ever()
+
+
+def parent() -> None:
+    family(leader_goes=False, session=False)
+
+
+def deserter() -> None:
+    family(leader_goes=True, session=False)
+
+
+def daemon() -> None:
+    family(leader_goes=False, session=True)
+
+
+def orphans() -> None:
+    """Leave ARGUMENT 1 orphans behind that exit at once, then be there."""
+    for _ in range(int(ARGUMENTS[0])):
+        child = os.fork()
+        if child == 0:
+            if os.fork() == 0:
+                time.sleep(0.05)
+            os._exit(0)
+        os.waitpid(child, 0)
+    serve()
+
+
+globals()[MODE]()
