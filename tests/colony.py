@@ -341,7 +341,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file that is replaced whole, None when there is no such file."""
     try:
         found = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     assert isinstance(found, dict)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from twisted.application.service import IService
+from twisted.application.service import Service
 from twisted.python import usage
 
 from .decide.restart import Policy
@@ -41,26 +41,25 @@ class Options(usage.Options):
     optParameters = [  # noqa: RUF012
         ["config", None, None, "Directory for configuration"],
         ["messages", None, None, "Directory for messages"],
-        ["frequency", None, 10.0, "Frequency of checking for updates, in seconds", _seconds("frequency")],
+        ["frequency", None, 10, "Frequency of checking for updates, in seconds", _seconds("frequency")],
         ["pid", None, None, "Directory of PID files"],
         [
-            "threshold", "t", 1.0,
+            "threshold", "t", 1,
             "How long a process has to live before the death is considered instant, in seconds.",
             _seconds("threshold"),
         ],
         [
-            "killtime", "k", 5.0,
-            "How long a process being killed has to get its affairs in order before it gets killed with an unmaskable"
-            " signal.",
+            "killtime", "k", 5,
+            "How long a process being killed has to get its affairs in order before it gets killed for good.",
             _seconds("killtime"),
         ],
         [
-            "minrestartdelay", "m", 1.0,
+            "minrestartdelay", "m", 1,
             "The minimum time (in seconds) to wait before attempting to restart a process",
             _seconds("minrestartdelay"),
         ],
         [
-            "maxrestartdelay", "M", 3600.0,
+            "maxrestartdelay", "M", 3600,
             "The maximum time (in seconds) to wait before attempting to restart a process",
             _seconds("maxrestartdelay"),
         ],
@@ -95,7 +94,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: Options) -> Service:
     """The supervisor as a service, from parsed options."""
     from twisted.internet import reactor
 
@@ -124,5 +123,3 @@ def makeService(options: Options) -> IService:
         ),
     )
     return Supervisor(reactor, settings)
-
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import heapq
 import os
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -37,6 +35,7 @@ from .system.files import Directory, Entry, write_whole
 from .system.follow import Follower, escaped
 from .system.hands import Hands, Identities
 from .system.inbox import Inbox
+from .system.limits import become_subreaper, raise_descriptor_limit
 from .system.places import UnsafeState, make_private
 from .system.records import Records
 from .system.wake import Names, Watcher
@@ -112,6 +111,7 @@ class Supervisor(Service):
         self._problems: list[str] = []
         self._lock = -1
         self._earlier: dict[str, Status] = {}
+        self._live = 0  # how many processes have an instance, or are about to
         self._pending: set[str] = set()  # names whose file was read and not applied yet
         self._were_up: set[str] = set()  # names that run again when a supervisor starts after a clean end
 
@@ -122,7 +122,7 @@ class Supervisor(Service):
 
         :raises SystemExit: when another supervisor has it, or directories cannot be made.
         """
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         settings = self._settings
         try:
             for directory in filter(None, (settings.config, settings.messages, settings.pids)):
@@ -137,7 +137,7 @@ class Supervisor(Service):
         except UnsafeState as unsafe:
             sys.exit(f"cannot start: {unsafe}")
         except OSError as error:
-            sys.exit(f"cannot start: {error.filename or settings.state}: {error.strerror}")
+            sys.exit(f"cannot start: cannot use {error.filename}, state directory {settings.state}: {error.strerror}")
         self._reactor.callWhenRunning(self._begin)
 
     def _check_places(self) -> None:
@@ -165,7 +165,7 @@ class Supervisor(Service):
     def _begin(self) -> None:
         """The reactor runs: find out what there is, then what runs already, then make them agree."""
         settings, reactor = self._settings, self._reactor
-        self._surroundings = launch.Surroundings.present(_raise_limit())
+        self._surroundings = launch.Surroundings.present(raise_descriptor_limit())
         self._records = Records(reactor, settings.state, settings.pids, self._describe)
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._inbox = Inbox(reactor, settings.messages, settings.state, self._act)
@@ -182,6 +182,12 @@ class Supervisor(Service):
         _log.info("ncolony {version} supervises {config}", version=__version__, config=settings.config)
 
     def _handle_signals(self) -> None:
+        """Install our own, also for PID 1, whose default is to ignore; and become the reaper of what a keeper leaves.
+
+        An instance whose keeper died becomes our child then: we reap it at once, and a new keeper learns its status.
+        """
+        become_subreaper()
+
         def on(number: int, call: Callable[[], None]) -> None:
             signal.signal(number, lambda *_: self._reactor.callFromThread(self._guarded, call))
 
@@ -215,13 +221,13 @@ class Supervisor(Service):
         """Call, then do what follows from it. Nothing that goes wrong with one process or file ends the loop."""
         try:
             call(*arguments)
-        except Exception:
+        except Exception:  # noqa: BLE001
             _log.failure("cannot go on with one thing; the others are not concerned")
         while self._events:
             name, event = self._events.popleft()
             try:
                 self._step(name, event)
-            except Exception:
+            except Exception:  # noqa: BLE001
                 _log.failure("cannot go on with {name}; the others are not concerned", name=name)
         self._hands.flush()
         self._set_wake_up()
@@ -232,6 +238,7 @@ class Supervisor(Service):
             return
         before = known.process
         known.process, effects = lifecycle.step(before, event, self._reactor.seconds())
+        self._live += (known.process.state in _LIVE) - (before.state in _LIVE)
         for effect in effects:
             self._perform(name, known, effect)
         if known.process is not before:
@@ -305,6 +312,8 @@ class Supervisor(Service):
     def _tell(self, name: str, known: Known) -> None:
         process = known.process
         assert process is not None
+        if self._quitting:
+            return  # said once for all
         if process.state is State.RUNNING:
             _log.info("{name}: running, pid {pid}", name=name, pid=known.pid)
         elif process.state is State.BACKOFF and process.deadline is not None:
@@ -450,8 +459,9 @@ class Supervisor(Service):
         event = change(known.applied, found)
         known.applied = found
         if event is not None:
-            if known.definition is not None and known.process.state in _LIVE and known.identity is not None:
-                self._hands.order({"do": "log", "name": name, "log": msgspec.structs.asdict(known.definition.config.log)})
+            if known.definition is not None and known.identity is not None:
+                sizes = msgspec.structs.asdict(known.definition.config.log)
+                self._hands.order({"do": "log", "name": name, "log": sizes})
             self._events.append((name, event))
 
     def _first(self, name: str, known: Known, found: Applied) -> Process:
@@ -497,9 +507,7 @@ class Supervisor(Service):
 
     def _on_lost(self, message: dict[str, Any]) -> None:
         self._reap()
-        if self._hands.leaving:
-            self._finish()
-        elif self._quitting and not any(k.process and k.process.state in _LIVE for k in self._known.values()):
+        if self._hands.leaving or (self._quitting and not self._live):
             self._finish()
         else:
             _log.error("the keeper is gone; starting another, which adopts what runs")
@@ -524,6 +532,10 @@ class Supervisor(Service):
                 del self._earlier[name]
                 self._records.changed(name)
                 self._records.pid(name, None)
+            if self._quitting:
+                self._drain_events()
+                self._quitting = False
+                self.quit()
             self._reactor.callLater(0, self._scan_periodically)
 
     def _meet(self, one: dict[str, Any]) -> None:
@@ -557,6 +569,7 @@ class Supervisor(Service):
             name=name, policy=known.applied.policy, wanted=Wanted.UP, state=State.STARTING, number=one["number"],
             since=self._reactor.seconds(), alive=True, restarts=restarts,
         )  # fmt: skip
+        self._live += 1
         self._pending.add(name)
         if wanted is Wanted.DOWN and one["alive"]:
             self._events.append((name, lifecycle.Stop()))
@@ -722,8 +735,7 @@ class Supervisor(Service):
             known.requests.remove(request)
             request.remaining.pop(name, None)
             if result is Verdict.FAILED:
-                why = known.process.reason if known.process is not None else "its file was removed"
-                request.failed.append(f"{name}: {why}")
+                request.failed.append(f"{name}: {_why_failed(request.goal, known.process)}")
             if not request.remaining:
                 self._records.write(name)
                 self._answer(request)
@@ -784,11 +796,14 @@ class Supervisor(Service):
         """Stop every process and then ourselves; asked again, skip to KILL."""
         again = self._quitting
         if not again:
-            _log.info("stopping every process")
+            _log.info("stopping every process: {live} run", live=self._live)
+            self._records.slow_down()
             self._were_up = {
                 name for name, known in self._known.items() if known.process and known.process.wanted is Wanted.UP
             }
         self._quitting = True
+        if not self._adopted:
+            return  # first find out what runs: see _on_welcome
         for name, known in self._known.items():
             if known.process is not None:
                 if again:
@@ -799,7 +814,7 @@ class Supervisor(Service):
         self._quit_if_done()
 
     def _quit_if_done(self) -> None:
-        if any(known.process is not None and known.process.state in _LIVE for known in self._known.values()):
+        if self._live:
             return
         if self._hands.connected and not self._hands.leaving:
             self._follower.when_idle(self._hands.leave)
@@ -822,13 +837,19 @@ class Supervisor(Service):
 
     def stopService(self) -> Deferred[None] | None:
         """Part of the reactor's end: wait until everything has stopped."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         if self._hands.leaving:
             return None
         waiting: Deferred[None] = Deferred()
         self._stopped.append(waiting)
         self._guarded(self.quit)
         return waiting
+
+
+def _why_failed(goal: Goal, process: Process | None) -> str:
+    if process is None:
+        return "its file was removed"
+    return "it was started again meanwhile" if goal is Goal.DOWN else process.reason
 
 
 def _should_run(known: Known) -> bool:
@@ -856,19 +877,3 @@ def _policy(definition: Definition, defaults: Policy) -> Policy:
         stop=tuple((signal_number(name) or signal.SIGTERM, seconds) for name, seconds in steps),
         scope=config.stop_scope,
     )
-
-
-def _raise_limit() -> int | None:
-    """Allow ourselves every descriptor there is; the soft limit that instances are to have, or None for ours."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return None
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) not in (None, errno.EPERM):
-            raise
-        return None
-    return soft

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ class Program:
     def __init__(self, args: list[str], log: list[str], prefix: list[str], **popen: Any) -> None:
         command = [*prefix, sys.executable, "-m", "twisted", *log, "ncolony-scheduler", *args]
         popen.setdefault("stdout", subprocess.PIPE)
+        # As users have it.
+        popen["env"] = {**popen.get("env", os.environ)}
+        popen["env"].pop("PYTHONUNBUFFERED", None)
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **popen)
 
     def line(self) -> str:
@@ -527,15 +530,15 @@ class Collected:
     full = False
 
     def __init__(self) -> None:
-        self.lines: list[tuple[str, str]] = []
+        self.seen: list[tuple[str, str]] = []
         self.problems: list[str] = []
 
     def when_room(self, call: Callable[[], None]) -> None:
         """Never full."""
 
-    def line(self, stream: str, line: str) -> None:
+    def lines(self, stream: str, lines: Sequence[str]) -> None:
         """Remember."""
-        self.lines.append((stream, line))
+        self.seen += [(stream, line) for line in lines]
 
     def problem(self, text: str) -> None:
         """Remember."""
@@ -552,10 +555,12 @@ def reactor() -> Any:
     return pollreactor.PollReactor()
 
 
-def run_until(reactor: Any, done: Any) -> None:
-    """Run the reactor until the Deferred fires."""
-    done.addBoth(lambda result: (reactor.stop(), result)[1])
+def run(reactor: Any) -> None:
+    """Run the reactor until it is stopped; it would swallow the exception by which pytest's own limit works."""
+    limit = reactor.callLater(60, reactor.stop)
     reactor.run(installSignalHandlers=False)
+    assert limit.active(), "nothing stopped the reactor in time"
+    limit.cancel()
 
 
 @pytest.mark.parametrize("use_pidfd", [True, False])
@@ -589,8 +594,8 @@ def test_a_run_ends_with_and_without_pidfds(
         run.done.addCallback(lambda _: reactor.stop())
 
     reactor.callWhenRunning(begin)
-    reactor.run(installSignalHandlers=False)
-    assert (output.lines, output.problems) == (lines, problems)
+    run(reactor)
+    assert (output.seen, output.problems) == (lines, problems)
     assert set(os.listdir("/proc/self/fd")) == before
     assert not scheduler._somebody_lives(runs[0].pid)
 
@@ -606,18 +611,18 @@ def test_a_run_that_still_goes_on_is_not_doubled(reactor: Any, tmp_path: Path) -
 
         def seen(event: Any) -> None:
             if event["log_namespace"] == "ncolony.scheduler" and event["log_level"] is LogLevel.debug:
-                skips.append(len(output.lines))
+                skips.append(len(output.seen))
                 if len(skips) == 5:
                     holder.write(b"go\n")
-                elif len(output.lines) == 2:
+                elif len(output.seen) == 2:
                     globalLogPublisher.removeObserver(seen)
                     service.stopService().addBoth(lambda _: reactor.stop())
 
         globalLogPublisher.addObserver(seen)
         service.startService()
-        reactor.run(installSignalHandlers=False)
+        run(reactor)
     assert max(skips[:5]) <= 1
-    assert output.lines == [("stdout", "run")] * 2
+    assert output.seen == [("stdout", "run")] * 2
     assert output.problems == []
 
 
@@ -656,6 +661,72 @@ def test_stopping_twice_or_before_the_start_is_fine(reactor: Any) -> None:
     assert fired == [None, None]
 
 
+class Reader:
+    """Reads a pipe on a reactor until certain bytes have come, then stops the reactor."""
+
+    def __init__(self, reactor: Any, fd: int, until: bytes) -> None:
+        self.reactor = reactor
+        self.fd = fd
+        self.until = until
+        self.data = bytearray()
+        os.set_blocking(fd, False)
+
+    def take(self) -> None:
+        """Read what is there, and later what will be."""
+        try:
+            while piece := os.read(self.fd, 65536):
+                self.data += piece
+        except BlockingIOError:
+            pass
+        if self.data.endswith(self.until):
+            self.reactor.stop()
+        else:
+            self.reactor.callLater(0.001, self.take)
+
+
+def close_all(*fds: int) -> None:
+    """Close descriptors."""
+    for fd in fds:
+        os.close(fd)
+
+
+def test_a_slow_reader_presses_back_on_the_command(reactor: Any) -> None:
+    """While nobody reads, no more of the command's output is taken than is bounded; once somebody does, all comes."""
+    read, write = os.pipe()
+    output = scheduler.BareOutput(reactor, write)
+    code = "import os; [os.write(1, b'%08d\\n' % number * 1000) for number in range(400)]; os.write(1, b'end\\n')"
+    service = scheduler.Scheduler(reactor, output, [sys.executable, "-ISc", code], 3600, 3600, 3600)
+    reader = Reader(reactor, read, until=b"end\n")
+    waiting = [0] * 10
+
+    def read_once_nothing_changes() -> None:
+        waiting.append(len(output._waiting))
+        if output.full and len(set(waiting[-10:])) == 1:
+            reader.take()
+        else:
+            reactor.callLater(0.01, read_once_nothing_changes)
+
+    service.startService()
+    reactor.callWhenRunning(read_once_nothing_changes)
+    run(reactor)
+    service.stopService()
+    close_all(read, write, output.fileno())
+    assert max(waiting) < scheduler.OVERFULL
+    assert reader.data == b"".join(b"%08d\n" % number * 1000 for number in range(400)) + b"end\n"
+
+
+def test_last_words_that_nobody_reads_go_nowhere(reactor: Any) -> None:
+    """Where nobody reads, the end is not waited for without bound, and nothing written afterwards can block."""
+    read, write = os.pipe()
+    output = scheduler.BareOutput(reactor, write)
+    while not output.full:
+        output.lines("stdout", ["x" * 1000])
+    reactor.callWhenRunning(lambda: output.finish().addBoth(lambda _: reactor.stop()))
+    run(reactor)
+    assert os.path.samestat(os.fstat(write), os.stat(os.devnull))
+    close_all(read, write, output.fileno())
+
+
 def test_slow_standard_output_drops_and_counts_only_past_its_bound(reactor: Any) -> None:
     """A reader that comes back gets what waited, then one line that counts what was dropped."""
     read, write = os.pipe()
@@ -663,29 +734,15 @@ def test_slow_standard_output_drops_and_counts_only_past_its_bound(reactor: Any)
     line = "x" * 65000
     count = 0
     while not output._dropped:
-        output.line("stdout", line)
+        output.lines("stdout", [line])
         count += 1
-    output.line("stdout", line)
+    output.lines("stdout", [line])
     assert output.full
-    data = bytearray()
-
-    def take() -> None:
-        os.set_blocking(read, False)
-        try:
-            while piece := os.read(read, 65536):
-                data.extend(piece)
-        except BlockingIOError:
-            pass
-        if data.endswith(b"standard output\n"):
-            reactor.stop()
-        else:
-            reactor.callLater(0.001, take)
-
-    reactor.callWhenRunning(take)
-    reactor.run(installSignalHandlers=False)
-    os.close(read)
-    os.close(write)
-    os.close(output._own)
+    reader = Reader(reactor, read, until=b"standard output\n")
+    reactor.callWhenRunning(reader.take)
+    run(reactor)
+    data = reader.data
+    close_all(read, write, output.fileno())
     *lines, last = data.decode().splitlines()
     assert lines == [line] * (count - 1)
     assert last == "2 lines of output were dropped: nobody read standard output"

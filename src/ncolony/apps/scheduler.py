@@ -11,7 +11,6 @@ the output open is not waited for.
 from __future__ import annotations
 
 import array
-import atexit
 import fcntl
 import getopt
 import math
@@ -168,8 +167,8 @@ class Output(Protocol):
     def when_room(self, call: Callable[[], None]) -> None:
         """Have `call` called each time this is no longer full."""
 
-    def line(self, stream: str, line: str) -> None:
-        """Take one line of the command's output."""
+    def lines(self, stream: str, lines: Sequence[str]) -> None:
+        """Take lines of the command's output."""
 
     def problem(self, text: str) -> None:
         """Take one line about the command."""
@@ -189,9 +188,10 @@ class EventOutput:
     def when_room(self, call: Callable[[], None]) -> None:
         """Do nothing: this is never full."""
 
-    def line(self, stream: str, line: str) -> None:
-        """Emit one event with the fields `line` and `stream`."""
-        self._log.info("{line}", line=line, stream=stream)
+    def lines(self, stream: str, lines: Sequence[str]) -> None:
+        """Emit one event per line, with the fields `line` and `stream`."""
+        for line in lines:
+            self._log.info("{line}", line=line, stream=stream)
 
     def problem(self, text: str) -> None:
         """Emit one event with the field `problem`."""
@@ -235,15 +235,19 @@ class BareOutput:
         """Have `call` called each time all waiting lines have been written."""
         self._room.append(call)
 
-    def line(self, stream: str, line: str) -> None:
-        """Write the line."""
-        self._put(line)
+    def lines(self, stream: str, lines: Sequence[str]) -> None:
+        """Write the lines."""
+        for line in lines:
+            self._put(line)
+        self._write()
 
     def problem(self, text: str) -> None:
         """Write the text as a line."""
         self._put(text)
+        self._write()
 
     def _put(self, line: str) -> None:
+        """Let the line wait for its writing."""
         if self._own < 0:
             return
         if len(self._waiting) > OVERFULL:
@@ -253,7 +257,6 @@ class BareOutput:
             # The line before was cut off by a full disk.
             self._waiting += b"\n"
         self._waiting += line.encode("utf-8", "backslashreplace") + b"\n"
-        self._write()
 
     def _write(self) -> None:
         """Write as much as can be written without waiting, and watch for room for the rest."""
@@ -279,7 +282,7 @@ class BareOutput:
             self._reactor.removeWriter(self)
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
-            self._put(f"{dropped} lines of output were dropped: nobody read standard output")
+            self.problem(f"{dropped} lines of output were dropped: nobody read standard output")
             return
         for call in self._room:
             call()
@@ -334,17 +337,6 @@ def _write_to_nowhere(fd: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, fd)
     os.close(null)
-
-
-def _flush_or_forget(stream: IO[str]) -> None:
-    """Flush the stream, or let its buffer go: Python would exit with 120 instead of 0 where the flush fails."""
-    try:
-        stream.flush()
-    except OSError:
-        with suppress(OSError, ValueError):
-            _write_to_nowhere(stream.fileno())
-    except ValueError:
-        pass  # closed
 
 
 # One run
@@ -424,8 +416,7 @@ class _Pipe:
             return 0
         if not data:
             self._end()
-        for line in self._lines.feed(data):
-            self._output.line(self._stream, line)
+        self._output.lines(self._stream, self._lines.feed(data))
         return len(data)
 
     def resume(self) -> None:
@@ -455,8 +446,7 @@ class _Pipe:
         if not self._ended:
             self._ended = True
             self._watch.close()
-            for line in self._lines.end():
-                self._output.line(self._stream, line)
+            self._output.lines(self._stream, self._lines.end())
 
 
 class Run:
@@ -864,8 +854,6 @@ def _choose_output(reactor: Any, opts: Any) -> Output:
     if parent is None or "logFile" not in parent:
         return EventOutput()
     log_file = parent["logFile"]
-    if log_file is not None:
-        atexit.register(_flush_or_forget, log_file)
     if _log_was_chosen(parent, getattr(opts, "words", [])):
         # A log file in an encoding that lacks a character would else lose the line.
         if hasattr(log_file, "reconfigure"):

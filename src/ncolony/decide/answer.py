@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from .lifecycle import Process, State
+from .lifecycle import Process, State, Wanted
 
 
 class Goal(enum.Enum):
@@ -25,8 +25,9 @@ class Verdict(enum.Enum):
 def verdict(goal: Goal, since: int, process: Process | None) -> Verdict:
     """How a request stands that was made when `since` was the newest instance; no process: its file was removed."""
     if goal is Goal.DOWN:
-        down = process is None or process.state is State.STOPPED
-        return Verdict.DONE if down else Verdict.OPEN
+        if process is None or process.state is State.STOPPED:
+            return Verdict.DONE
+        return Verdict.FAILED if process.wanted is Wanted.UP else Verdict.OPEN
     if process is None or process.state in (State.STOPPED, State.FATAL):
         return Verdict.FAILED
     if process.number <= since:

@@ -63,7 +63,8 @@ class Decision(msgspec.Struct, frozen=True):
 def decide(policy: Policy, ended: Exit, delay: float, luck: float) -> Decision:
     """What follows `ended`.
 
-    `delay` is the one that is due (0: none yet, so the policy's least); `luck` in [0, 1] is this time's share of jitter.
+    `delay` is the one that is due (0: none yet, so the policy's least); `luck` in [0, 1] is this time's share of
+    the jitter.
     """
     success = ended.code in policy.success_codes and not ended.refused
     told = str(ended) if ended.refused else f"{ended} after {ended.lived:.3g} s"

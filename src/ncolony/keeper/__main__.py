@@ -6,9 +6,12 @@ STATE and LOGS are directories, BUDGET the bytes of all logs together, DESCRIPTO
 that started us. A later supervisor connects to STATE/keeper.sock. Without one, everything goes on as it is.
 """
 
+from __future__ import annotations
+
 import _thread
 import ctypes
 import fcntl
+import functools
 import os
 import select
 import signal
@@ -24,6 +27,13 @@ import tree
 from pump import Logs
 from wire import PROTOCOL, Unpacker, pack
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pump import Log
+
 _PR_SET_CHILD_SUBREAPER = 36
 _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 # Splices per turn and log, orders per turn and exits per turn: a flood of one kind lets the others have theirs.
@@ -37,15 +47,18 @@ class Instance:
 
     __slots__ = "identity name number memo pid pidfd fifo log started end alive others empty killing reported".split()
 
-    def __init__(self, identity, intent, log):
-        self.identity, self.name, self.number = identity, intent["name"], intent["number"]
-        self.memo, self.started = intent.get("memo"), intent["started"]
-        self.log = log
-        self.pid = self.pidfd = self.fifo = self.end = None
+    def __init__(self, identity: str, intent: dict[str, Any], log: Log) -> None:
+        self.identity, self.log = identity, log
+        self.name: str = intent["name"]
+        self.number: int = intent["number"]
+        self.started: float = intent["started"]
+        self.memo: Any = intent.get("memo")
+        self.pid, self.pidfd, self.fifo = 0, -1, -1
+        self.end: dict[str, Any] | None = None
         self.alive, self.empty, self.reported, self.killing = True, False, False, False
-        self.others = set()  # processes of its tree that lost their parent, and so are not found below `pid`
+        self.others: set[int] = set()  # processes of its tree that lost their parent, and so are not found below `pid`
 
-    def described(self):
+    def described(self) -> dict[str, Any]:
         """What a supervisor must know to carry on with it."""
         keys = ("name", "number", "memo", "pid", "started", "alive", "empty", "end")
         return {"id": self.identity, **{key: getattr(self, key) for key in keys}}
@@ -54,27 +67,33 @@ class Instance:
 class Keeper:
     """The loop and what it holds."""
 
-    def __init__(self, state, logs, budget):
+    def __init__(self, state: str, logs: str, budget: int) -> None:
         self.state = state
         self.journal, self.logs = spawn.Journal(state), Logs(logs, budget)
         self.boot = adopt.boot()
-        self.by_id, self.by_pid, self.by_session = {}, {}, {}
-        self.strays = {}  # pid of an orphan that is our child now -> the instance it belongs to
-        self.epoll, self.handlers, self.later = select.epoll(), {}, []
-        self.peer, self.unpacker, self.inbox, self.outbox = None, None, [], bytearray()
+        self.by_id: dict[str, Instance] = {}
+        self.by_pid: dict[int, Instance] = {}
+        self.by_session: dict[int, Instance] = {}
+        self.strays: dict[int, Instance] = {}  # pid of an orphan that is our child now -> the instance it belongs to
+        self.epoll = select.epoll()
+        self.handlers: dict[int, Callable[[], None]] = {}
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.peer: socket.socket | None = None
+        self.unpacker, self.outbox = Unpacker(), bytearray()
+        self.inbox: list[dict[str, Any]] = []
         self.leaving, self.chores = False, False
 
     # what is watched
 
-    def watch(self, descriptor, handler, events=_READ):
+    def watch(self, descriptor: int, handler: Callable[[], None], events: int = _READ) -> None:
         self.epoll.register(descriptor, events)
         self.handlers[descriptor] = handler
 
-    def unwatch(self, descriptor):
+    def unwatch(self, descriptor: int) -> None:
         if self.handlers.pop(descriptor, None):
             self.epoll.unregister(descriptor)
 
-    def run(self):
+    def run(self) -> None:
         """Turn until told to leave. One failing event is said on stderr and harms no other."""
         while not self.leaving:
             busy = self.inbox or self.chores
@@ -97,7 +116,7 @@ class Keeper:
                 self.attempt(entry[1])
             self.attempt(self.flush)
 
-    def attempt(self, call):
+    def attempt(self, call: Callable[[], None]) -> None:
         try:
             call()
         except Exception:
@@ -105,7 +124,7 @@ class Keeper:
 
     # the supervisor
 
-    def listen(self):
+    def listen(self) -> None:
         # Through a descriptor: a socket's path may be 107 bytes at most, the state directory's is the user's affair.
         directory = os.open(self.state, os.O_RDONLY | os.O_DIRECTORY)
         path = f"/proc/self/fd/{directory}/keeper.sock"
@@ -124,7 +143,7 @@ class Keeper:
         listener.setblocking(False)
         self.watch(listener.fileno(), lambda: self.accept(listener))
 
-    def accept(self, listener):
+    def accept(self, listener: socket.socket) -> None:
         try:
             peer, _ = listener.accept()
         except BlockingIOError:
@@ -136,14 +155,14 @@ class Keeper:
                 return
         self.serve(peer)
 
-    def serve(self, peer):
+    def serve(self, peer: socket.socket) -> None:
         """Obey this supervisor from now on: the lock on the state directory makes the newest the only one."""
         self.hang_up()
         peer.setblocking(False)
         self.peer, self.unpacker, self.outbox = peer, Unpacker(), bytearray()
         self.watch(peer.fileno(), self.receive)
 
-    def hang_up(self):
+    def hang_up(self) -> None:
         if self.peer is None:
             return
         self.unwatch(self.peer.fileno())
@@ -153,7 +172,9 @@ class Keeper:
         for log in self.logs.by_name.values():
             self.resume(log)
 
-    def receive(self):
+    def receive(self) -> None:
+        if self.peer is None:
+            return
         try:
             data = self.peer.recv(1 << 18)
             if not data:
@@ -164,11 +185,11 @@ class Keeper:
         except (OSError, ValueError):
             self.hang_up()
 
-    def tell(self, message):
+    def tell(self, message: dict[str, Any]) -> None:
         if self.peer is not None:
             self.outbox += pack(message)
 
-    def flush(self):
+    def flush(self) -> None:
         if self.peer is None or not self.outbox:
             return
         try:
@@ -182,7 +203,7 @@ class Keeper:
             return
         self.epoll.modify(self.peer.fileno(), _READ)
 
-    def obey(self):
+    def obey(self) -> None:
         orders, self.inbox = self.inbox[:_ORDERS], self.inbox[_ORDERS:]
         for order in orders:
             try:
@@ -192,7 +213,7 @@ class Keeper:
 
     # orders
 
-    def do_hello(self, order):
+    def do_hello(self, order: dict[str, Any]) -> None:
         """Resynchronise: everything we hold, ended instances included."""
         self.logs.attended = True
         for name, offset in order.get("read", {}).items():
@@ -202,9 +223,9 @@ class Keeper:
         for instance in self.by_id.values():
             instance.reported = not instance.alive
             instance.log.told, instance.log.announced = False, 0
-            self.announce(instance.log)
+            self.announce(instance.log, last=instance.empty)
 
-    def do_start(self, order):
+    def do_start(self, order: dict[str, Any]) -> None:
         identity = order["id"]
         if identity in self.by_id:
             return
@@ -230,12 +251,12 @@ class Keeper:
             pass  # it runs; a later keeper finds it by the intent and its environment
         self.tell({"is": "started", "id": identity, "pid": instance.pid, "at": began})
 
-    def refuse(self, instance, why):
+    def refuse(self, instance: Instance, why: str) -> None:
         self.close_fifo(instance)
         self.journal.forget(instance.identity)
         self.tell({"is": "refused", "id": instance.identity, "why": why})
 
-    def do_signal(self, order):
+    def do_signal(self, order: dict[str, Any]) -> None:
         """Signal one snapshot of the tree (or the leader alone), once; KILL goes on until the tree is empty."""
         instance = self.by_id.get(order["id"])
         if instance is None:
@@ -246,18 +267,18 @@ class Keeper:
             instance.killing |= order["signal"] == signal.SIGKILL
         self.signal(instance, order["signal"], whole, order.get("wake", False))
 
-    def signal(self, instance, number, whole, wake):
+    def signal(self, instance: Instance, number: int, whole: bool, wake: bool) -> None:
         leader = [instance.pid] if instance.alive else []
         roots = leader + sorted(instance.others if whole else ())
         below = [pid for pid in tree.with_descendants(roots) if pid not in roots] if whole else []
-        if instance.pidfd is None:
+        if instance.pidfd < 0:
             tree.send(roots, below, number, wake)
         else:
             # Adopted: its processes are not our children, so each must prove itself when it is signalled.
             tree.send_marked(roots, instance.identity, number, wake)
             tree.send((), below, number, wake, family=roots)
 
-    def do_forget(self, order):
+    def do_forget(self, order: dict[str, Any]) -> None:
         """The supervisor has taken note of the exit; nothing about the instance is needed any more."""
         instance = self.by_id.get(order["id"])
         if instance is not None and instance.empty:
@@ -266,7 +287,7 @@ class Keeper:
                 del self.by_session[instance.pid]
             self.journal.forget(instance.identity)
 
-    def do_read(self, order):
+    def do_read(self, order: dict[str, Any]) -> None:
         log = self.logs.by_name.get(order["name"])
         if log is None:
             return
@@ -275,14 +296,14 @@ class Keeper:
             self.resume(log)
         self.announce(log)
 
-    def do_log(self, order):
+    def do_log(self, order: dict[str, Any]) -> None:
         """New sizes for the log of a running process."""
         self.logs.get(order["name"]).configure(order["log"])
 
-    def do_reopen(self, _order):
+    def do_reopen(self, _order: dict[str, Any]) -> None:
         self.logs.reopen()
 
-    def do_leave(self, _order):
+    def do_leave(self, _order: dict[str, Any]) -> None:
         """End ourselves, which only an empty keeper does."""
         if not self.by_id:
             self.tell({"is": "leaving"})
@@ -291,26 +312,26 @@ class Keeper:
 
     # output
 
-    def fifo_path(self, identity):
+    def fifo_path(self, identity: str) -> str:
         return f"{self.state}/fifo/{identity}"
 
-    def open_fifo(self, instance):
+    def open_fifo(self, instance: Instance) -> None:
         """Read-write, so that we never see the hang-up that epoll repeats for ever while the last writer dies."""
         instance.fifo = os.open(self.fifo_path(instance.identity), os.O_RDWR | os.O_NONBLOCK)
         self.watch(instance.fifo, lambda: self.pump(instance))
 
-    def close_fifo(self, instance):
-        if instance.fifo is not None:
+    def close_fifo(self, instance: Instance) -> None:
+        if instance.fifo >= 0:
             self.unwatch(instance.fifo)
             instance.log.paused.discard(instance.fifo)
             os.close(instance.fifo)
-            instance.fifo = None
+            instance.fifo = -1
         try:
             os.unlink(self.fifo_path(instance.identity))
         except OSError:
             pass
 
-    def pump(self, instance):
+    def pump(self, instance: Instance) -> None:
         log, trouble = instance.log, instance.log.trouble
         log.take(instance.fifo, _SPLICES)
         if log.held_back() and instance.fifo not in log.paused:
@@ -320,31 +341,32 @@ class Keeper:
         if log.trouble != trouble:
             self.tell({"is": "trouble", "name": instance.name, "why": log.trouble, "dropped": log.dropped})
 
-    def resume(self, log):
+    def resume(self, log: Log) -> None:
         """Read again from the FIFOs that were left alone while their log was held back."""
         while log.paused:
             self.epoll.modify(log.paused.pop(), _READ)
 
-    def announce(self, log, last=False):
-        """Say that there is output to forward; the next time is after the supervisor's answer, or at an instance's end."""
+    def announce(self, log: Log, last: bool = False) -> None:
+        """Say that there is output to forward; again after the supervisor's answer, or at an instance's end."""
         if self.peer is None or not log.forward or log.read_to is None:
             return
         if last or (not log.told and log.end > log.announced):
             log.told, log.announced = True, log.end
             self.tell({"is": "output", "name": log.name, "from": log.read_to, "to": log.end, "last": last})
 
-    def drain(self, instance):
+    def drain(self, instance: Instance) -> None:
         """Take the last output of an instance whose tree is empty, and be done with its FIFO."""
-        if instance.fifo is not None:
+        if instance.fifo >= 0:
             # A pipe holds 1 MiB at most: 64 turns empty it unless somebody outside the tree goes on writing.
             instance.log.take(instance.fifo, 64, patient=False)
             self.close_fifo(instance)
 
     # exits
 
-    def reap(self):
+    def reap(self) -> None:
         """Take every exit there is; then look once for what the dead left behind."""
-        self.chores, ended, looked = False, [], False
+        self.chores, looked = False, False
+        ended: list[Instance] = []
         for turn in range(_EXITS + 1):
             try:
                 peek = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -376,26 +398,26 @@ class Keeper:
             for instance in ended:
                 self.settle(instance)
 
-    def ended(self, instance, end):
+    def ended(self, instance: Instance, end: dict[str, Any]) -> None:
         lived = time.monotonic() - instance.started
         instance.alive, instance.end = False, {"lived": lived, "at": time.time(), **end}
-        if instance.fifo is not None:
+        if instance.fifo >= 0:
             instance.log.take(instance.fifo, _SPLICES)
             self.announce(instance.log)
 
-    def stray_ended(self, pid):
+    def stray_ended(self, pid: int) -> list[Instance]:
         instance = self.strays.pop(pid, None)
         if instance is None:
             return []
         instance.others.discard(pid)
         return [instance]
 
-    def look_for_strays(self):
+    def look_for_strays(self) -> None:
         """Find to whom processes belong that lost their parent and are our children now."""
         for pid in tree.orphans():
             if pid in self.strays or pid in self.by_pid:
                 continue
-            instance = self.by_id.get(tree.owner(pid)) or self.by_session.get(tree.session(pid))
+            instance = self.by_id.get(tree.owner(pid) or "") or self.by_session.get(tree.session(pid))
             if instance is None or instance.empty:
                 continue
             self.strays[pid] = instance
@@ -403,7 +425,7 @@ class Keeper:
             if instance.killing:
                 self.signal(instance, signal.SIGKILL, True, False)
 
-    def settle(self, instance):
+    def settle(self, instance: Instance) -> None:
         """Report a dead leader, and an empty tree, each once."""
         if instance.alive or instance.empty:
             return
@@ -419,7 +441,7 @@ class Keeper:
 
     # instances of a former keeper
 
-    def adopt_all(self):
+    def adopt_all(self) -> None:
         """Resume holding every instance that a former keeper of this boot started and that can be proven ours."""
         for found in adopt.find(self.journal):
             instance = Instance(found.identity, found.intent, self.logs.get(found.intent["name"]))
@@ -429,14 +451,14 @@ class Keeper:
                 self.open_fifo(instance)
             except OSError:
                 pass  # somebody removed it; the instance itself is unharmed
-            if found.pidfd is None:
+            if found.pidfd < 0:
                 instance.alive, instance.end = False, {"lived": 0.0, "at": time.time(), **found.end}
                 self.watch_strangers(instance)
             else:
                 instance.pid, instance.pidfd = found.pid, found.pidfd
-                self.watch(found.pidfd, lambda instance=instance: self.adopted_died(instance))
+                self.watch(found.pidfd, functools.partial(self.adopted_died, instance))
 
-    def adopted_died(self, instance):
+    def adopted_died(self, instance: Instance) -> None:
         """Dead; its exit status appears once whoever inherited it has reaped it (announced by EPOLLHUP)."""
         status = adopt.exit_status(instance.pidfd)
         if status is not None:
@@ -447,7 +469,7 @@ class Keeper:
             until = time.monotonic() + _STATUS_WAIT_S
             self.later.append((until, lambda: self.adopted_ended(instance, {"unknown": True})))
 
-    def adopted_ended(self, instance, end):
+    def adopted_ended(self, instance: Instance, end: dict[str, Any]) -> None:
         if not instance.alive:
             return
         self.unwatch(instance.pidfd)
@@ -459,7 +481,7 @@ class Keeper:
         self.ended(instance, end)
         self.watch_strangers(instance)
 
-    def watch_strangers(self, instance):
+    def watch_strangers(self, instance: Instance) -> None:
         """What is left of an adopted instance's tree is not our child: found by its mark, watched by pidfds."""
         pids = tree.everybody().get(instance.identity, ())
         for pid in pids:
@@ -470,33 +492,33 @@ class Keeper:
             except OSError:
                 continue
             instance.others.add(pid)
-            self.watch(pidfd, lambda pid=pid, pidfd=pidfd: self.stranger_died(instance, pid, pidfd))
+            self.watch(pidfd, functools.partial(self.stranger_died, instance, pid, pidfd))
         if instance.killing and instance.others:
             self.signal(instance, signal.SIGKILL, True, False)
         self.settle(instance)
 
-    def stranger_died(self, instance, pid, pidfd):
+    def stranger_died(self, instance: Instance, pid: int, pidfd: int) -> None:
         self.unwatch(pidfd)
         os.close(pidfd)
         instance.others.discard(pid)
         self.watch_strangers(instance)
 
 
-def _how(peek):
+def _how(peek: os.waitid_result) -> dict[str, Any]:
     """An exit in words: {"code": n} or {"signal": n, "core": bool}."""
     if peek.si_code == os.CLD_EXITED:
         return {"code": peek.si_status}
     return {"signal": peek.si_status, "core": peek.si_code == os.CLD_DUMPED}
 
 
-def _in_words(status):
+def _in_words(status: int) -> dict[str, Any]:
     """A wait status (waitpid(2)) in the same words."""
     if os.WIFEXITED(status):
         return {"code": os.WEXITSTATUS(status)}
     return {"signal": os.WTERMSIG(status), "core": os.WCOREDUMP(status)}
 
 
-def _lock(state):
+def _lock(state: str) -> int:
     """Be the only keeper of this state directory; the lock goes with our life, and never to an instance."""
     descriptor = os.open(f"{state}/keeper.lock", os.O_RDWR | os.O_CREAT, 0o600)
     until = time.monotonic() + 2.0
@@ -510,24 +532,28 @@ def _lock(state):
             time.sleep(0.01)
 
 
-def _heed_children(keeper):
+def _heed_children(keeper: Keeper) -> None:
     """Let SIGCHLD wake the loop. The handler itself does nothing: the byte in the pipe is the message."""
     heard, hear = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(hear, warn_on_full_buffer=False)
 
-    def woken():
+    def woken() -> None:
         os.read(heard, 1 << 16)
         keeper.chores = True
 
     keeper.watch(heard, woken)
 
 
-def main(state, logs, budget, descriptor=None):
+def main(state: str, logs: str, budget: str, descriptor: str | None = None) -> None:
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)
     os.umask(0o022)
     os.chdir("/")
+    # What the supervisor inherited without its knowledge is not for instances.
+    kept = 2 if descriptor is None else int(descriptor)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
     lock = _lock(state)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -537,11 +563,12 @@ def main(state, logs, budget, descriptor=None):
     keeper.listen()
     keeper.adopt_all()
     if descriptor is not None:
-        keeper.serve(socket.socket(fileno=int(descriptor)))
+        os.set_inheritable(kept, False)
+        keeper.serve(socket.socket(fileno=kept))
     done = _thread.allocate_lock()
     done.acquire()
 
-    def work():
+    def work() -> None:
         try:
             keeper.run()
         finally:

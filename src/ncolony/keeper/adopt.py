@@ -3,12 +3,22 @@
 A process that cannot be proven ours is neither adopted nor signalled.
 """
 
+from __future__ import annotations
+
 import fcntl
+import functools
 import os
 import select
 import struct
 
 import tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from spawn import Journal
 
 # PIDFD_GET_INFO (Linux 6.13; exit status since 6.15): _IOWR(0xFF, 11, struct pidfd_info), and its bits.
 _GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
@@ -16,7 +26,8 @@ _ASK = 1 | 2 | 4 | 8
 _EXIT = 8
 
 
-def boot():
+@functools.cache
+def boot() -> str:
     """What must be equal for a pid on disk to mean anything: the boot and the pid namespace."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -25,7 +36,7 @@ def boot():
         return "unknown"
 
 
-def record(pid):
+def record(pid: int) -> dict[str, Any]:
     """What proves later that a process is the one we started."""
     return {"step": "record", "pid": pid, "began": tree.start_time(pid), "boot": boot()}
 
@@ -33,13 +44,21 @@ def record(pid):
 class Found:
     """One instance on disk: alive (`pid` and `pidfd`), ended with a known exit line, or ended with an unknown one."""
 
-    def __init__(self, identity, intent, pid=None, pidfd=None, end=None, left=()):
-        self.identity, self.intent, self.pid, self.pidfd, self.end, self.left = identity, intent, pid, pidfd, end, left
+    def __init__(
+        self,
+        identity: str,
+        intent: dict[str, Any],
+        end: dict[str, Any],
+        pid: int = 0,
+        pidfd: int = -1,
+    ) -> None:
+        self.identity, self.intent, self.end, self.pid, self.pidfd = identity, intent, end, pid, pidfd
 
 
-def find(journal):
+def find(journal: Journal) -> list[Found]:
     """Every instance of this boot that a former keeper started, as Found; what is stale is forgotten."""
-    here, everybody, found = boot(), None, []
+    here, found = boot(), []
+    everybody: dict[str, list[int]] | None = None
     for identity, steps in journal.read():
         intent = steps.get("intent")
         if intent is None or intent.get("boot") != here:
@@ -47,7 +66,7 @@ def find(journal):
             continue
         if everybody is None:
             everybody = tree.everybody()
-        one = _prove(identity, steps, everybody.get(identity, ()))
+        one = _prove(identity, steps, everybody.get(identity, []))
         if one is None:
             journal.forget(identity)
         else:
@@ -55,11 +74,11 @@ def find(journal):
     return found
 
 
-def _prove(identity, steps, marked):
+def _prove(identity: str, steps: dict[str, dict[str, Any]], marked: Sequence[int]) -> Found | None:
     """What became of one instance; None when it was never started."""
     recorded, intent = steps.get("record"), steps["intent"]
     if "exit" in steps:
-        return Found(identity, intent, end=steps["exit"], left=tuple(marked))
+        return Found(identity, intent, steps["exit"])
     if recorded is None:
         leader = next((pid for pid in marked if tree.session(pid) == pid), None)
         if leader is None and not marked:
@@ -68,11 +87,11 @@ def _prove(identity, steps, marked):
     pid, began = recorded["pid"], recorded["began"]
     pidfd = _open_if_it_is(pid, began)
     if pidfd is not None:
-        return Found(identity, intent, pid=pid, pidfd=pidfd)
-    return Found(identity, intent, end={"step": "exit", "unknown": True}, left=tuple(marked))
+        return Found(identity, intent, {}, pid, pidfd)
+    return Found(identity, intent, {"step": "exit", "unknown": True})
 
 
-def _open_if_it_is(pid, began):
+def _open_if_it_is(pid: int | None, began: int | None) -> int | None:
     """A pidfd of the process, or None when it is dead or the pid is another's by now."""
     if not pid or began is None:
         return None
@@ -87,13 +106,13 @@ def _open_if_it_is(pid, began):
     return None
 
 
-def _dead(pidfd):
+def _dead(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
 
 
-def exit_status(pidfd):
+def exit_status(pidfd: int) -> int | None:
     """The wait status of a process that its parent has reaped, or None when it is not known (yet, or here)."""
     info = bytearray(64)
     struct.pack_into("Q", info, 0, _ASK)
@@ -102,4 +121,4 @@ def exit_status(pidfd):
     except OSError:
         return None
     mask, _cgroup, *rest = struct.unpack("QQ11Ii", info)
-    return rest[11] if mask & _EXIT else None
+    return int(rest[11]) if mask & _EXIT else None

@@ -1,11 +1,18 @@
 """Output of instances: FIFO -> splice -> log file, rotated; full disks and slow readers."""
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import os
 import struct
+import sys
 import termios
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # One splice moves at most a whole enlarged pipe (fs.pipe-max-size is 1 MiB by default).
 _CHUNK = 1 << 20
@@ -27,29 +34,30 @@ _entry = struct.Struct("!QQ")
 class Logs:
     """All logs of a colony: which are open, and each one's share of the budget."""
 
-    def __init__(self, directory, budget):
+    def __init__(self, directory: str, budget: int) -> None:
         self.directory, self.budget = directory, budget
-        self.by_name, self.opened = {}, {}
+        self.by_name: dict[str, Log] = {}
+        self.opened: dict[Log, None] = {}
         self.attended = False  # a supervisor is connected: what it has not read yet is not thrown away
 
-    def get(self, name):
+    def get(self, name: str) -> Log:
         """The log of the process `name`."""
         if name not in self.by_name:
             self.by_name[name] = Log(self, name)
         return self.by_name[name]
 
-    def share(self):
+    def share(self) -> int:
         """Bytes one file may have, so that all logs with their kept files stay within the budget."""
         return min(max(self.budget // max(len(self.by_name), 1) // (_KEEP + 1), _SMALLEST), _LARGEST)
 
-    def used(self, log):
+    def used(self, log: Log) -> None:
         """Note that `log` is open and was written now; close the one that was not written for longest."""
         self.opened.pop(log, None)
         self.opened[log] = None
         if len(self.opened) > _OPEN_AT_MOST:
             next(iter(self.opened)).close()
 
-    def reopen(self):
+    def reopen(self) -> None:
         """Close every file, so that one which was moved away is created anew at the next line."""
         for log in list(self.opened):
             log.close()
@@ -58,29 +66,32 @@ class Logs:
 class Log:
     """One process's output as a stream of bytes, counted from its first ever: `start` + `size` is where it ends."""
 
-    def __init__(self, logs, name):
+    def __init__(self, logs: Logs, name: str) -> None:
         self.logs, self.name = logs, name
         self.directory = os.path.join(logs.directory, name)
         self.file = self.index = -1
         self.start = self.size = self.stamp = self.dropped = 0
-        self.read_to = None  # up to where the supervisor has forwarded; not known before the first line
-        self.forward, self.max_bytes, self.keep = True, None, None
-        self.paused = set()  # descriptors of FIFOs that are left alone while this log is held back
+        self.read_to: int | None = None  # up to where the supervisor has forwarded; not known before the first line
+        self.forward = True
+        self.max_bytes: int | None = None
+        self.keep: int | None = None
+        self.paused: set[int] = set()  # descriptors of FIFOs that are left alone while this log is held back
         self.told = False  # the supervisor was told of output and has not answered yet
         self.announced = 0  # up to where it was told
         self.trouble = ""
-        self.older = None  # [(start, size)] of rotated files, oldest first
+        self.older: list[tuple[int, int]] = []  # (start, size) of rotated files, oldest first
+        self.counted = False  # `older` is known
 
     @property
-    def end(self):
+    def end(self) -> int:
         return self.start + self.size
 
-    def configure(self, settings):
+    def configure(self, settings: dict[str, Any]) -> None:
         """Take on the `log` key of the process's newest definition."""
         self.forward = settings.get("forward", True)
         self.max_bytes, self.keep = settings.get("max_bytes"), settings.get("keep")
 
-    def _open(self):
+    def _open(self) -> None:
         if self.file >= 0:
             return
         os.makedirs(self.directory, mode=0o755, exist_ok=True)
@@ -98,12 +109,13 @@ class Log:
             self.read_to = self.announced = self.end
         self.logs.used(self)
 
-    def _find_older(self):
-        if self.older is None:
+    def _find_older(self) -> None:
+        if not self.counted:
+            self.counted = True
             names = [n for n in os.listdir(self.directory) if n.endswith(".log") and n[:-4].isdigit()]
             self.older = [(int(n[:-4]), os.stat(f"{self.directory}/{n}").st_size) for n in sorted(names)]
 
-    def close(self):
+    def close(self) -> None:
         """Close the files; the next line opens them again."""
         for descriptor in (self.file, self.index):
             if descriptor >= 0:
@@ -111,19 +123,19 @@ class Log:
         self.file = self.index = -1
         self.logs.opened.pop(self, None)
 
-    def limit(self):
+    def limit(self) -> int:
         return self.max_bytes or self.logs.share()
 
-    def held_back(self):
+    def held_back(self) -> bool:
         """True when a full log may not throw away what the supervisor has still to forward: the writer waits."""
         if not (self.forward and self.logs.attended) or self.read_to is None:
             return False
         return self.end - self.read_to >= self.limit() * (self._kept() + 1)
 
-    def _kept(self):
+    def _kept(self) -> int:
         return _KEEP if self.keep is None else self.keep
 
-    def take(self, fifo, turns, patient=True):
+    def take(self, fifo: int, turns: int, patient: bool = True) -> bool:
         """Move what is in the FIFO into the log, in at most `turns` splices; True when it is empty.
 
         `patient` leaves output in the FIFO while the log is held back; the last output of an instance does not wait.
@@ -140,7 +152,7 @@ class Log:
                 _enlarge(fifo)
         return False
 
-    def _splice(self, fifo, length):
+    def _splice(self, fifo: int, length: int) -> int | None:
         """Bytes moved, or None when the FIFO is empty. splice takes only what it stored, so a SIGKILL loses nothing."""
         try:
             if self.file < 0 and not _waiting(fifo):
@@ -157,7 +169,7 @@ class Log:
         self._stamp()
         return moved or None
 
-    def _stamp(self):
+    def _stamp(self) -> None:
         now = time.time_ns()
         if now - self.stamp > _STAMP_S * 1e9:
             self.stamp = now
@@ -167,10 +179,10 @@ class Log:
             except OSError:
                 pass  # a full disk: times are missing, lines are not
 
-    def _drop(self, fifo, error):
+    def _drop(self, fifo: int, error: OSError) -> int | None:
         """The disk is full or the directory gone: the process must run on, so its output is thrown away and counted."""
         self.close()
-        self.older = None
+        self.counted = False
         self.trouble = f"cannot write {self.directory}/current: {error.strerror}"
         try:
             gone = len(os.read(fifo, _PIPE))
@@ -179,7 +191,7 @@ class Log:
         self.dropped += gone
         return gone
 
-    def _rotate(self, fifo):
+    def _rotate(self, fifo: int) -> None:
         """Begin a new file at the end of a line; for that the rest of the last line is taken byte by byte."""
         tail = 0
         while os.pread(self.file, 1, self.size - 1) != b"\n" and tail < _LONGEST_TAIL:
@@ -202,11 +214,11 @@ class Log:
         self.close()
         self._throw_away()
 
-    def _throw_away(self):
+    def _throw_away(self) -> None:
         """Remove the oldest files beyond what is kept, but nothing that the connected supervisor has still to read."""
         while len(self.older) > self._kept():
             start, size = self.older[0]
-            if self.forward and self.logs.attended and start + size > self.read_to:
+            if self.forward and self.logs.attended and start + size > (self.read_to or 0):
                 return
             self.older.pop(0)
             for ending in ("log", "index"):
@@ -215,19 +227,19 @@ class Log:
                 except OSError:
                     pass
 
-    def was_read(self, offset):
+    def was_read(self, offset: int) -> None:
         """The supervisor has forwarded everything up to `offset`."""
         self.read_to, self.told = max(self.read_to or 0, offset), False
         if self.older and len(self.older) > self._kept():
             self._throw_away()
 
 
-def _waiting(fifo):
+def _waiting(fifo: int) -> int:
     """Bytes in the FIFO: a log is only created for a process that printed something."""
-    return struct.unpack("i", fcntl.ioctl(fifo, termios.FIONREAD, b"\0\0\0\0"))[0]
+    return int.from_bytes(fcntl.ioctl(fifo, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
 
 
-def _enlarge(fifo):
+def _enlarge(fifo: int) -> None:
     try:
         fcntl.fcntl(fifo, _F_SETPIPE_SZ, _CHUNK)
     except OSError as error:

@@ -1,10 +1,17 @@
 """Start an instance: own session, user, directory, environment, output into its FIFO; journal before and after."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os
 import signal
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 _EVERY_SIGNAL = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
 
@@ -20,11 +27,11 @@ class Journal:
     leaves it whole or absent; the file's name alone is enough of an intent.
     """
 
-    def __init__(self, state):
+    def __init__(self, state: str) -> None:
         self.directory = os.path.join(state, "instances")
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
 
-    def add(self, identity, line, create=False):
+    def add(self, identity: str, line: dict[str, Any], create: bool = False) -> None:
         """Append one line. Raises OSError: a full disk, a directory that was taken away."""
         flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT | os.O_EXCL if create else 0)
         descriptor = os.open(f"{self.directory}/{identity}", flags, 0o600)
@@ -35,17 +42,17 @@ class Journal:
         finally:
             os.close(descriptor)
 
-    def forget(self, identity):
+    def forget(self, identity: str) -> None:
         """Remove the file; one that is gone already is fine."""
         try:
             os.unlink(f"{self.directory}/{identity}")
         except OSError:
             pass
 
-    def read(self):
+    def read(self) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         """Every instance on disk as (identity, {step: line}); torn lines are left out."""
         for identity in sorted(os.listdir(self.directory)):
-            steps = {}
+            steps: dict[str, dict[str, Any]] = {}
             with open(f"{self.directory}/{identity}", "rb") as file:
                 for line in file:
                     try:
@@ -56,7 +63,7 @@ class Journal:
             yield identity, steps
 
 
-def spawn(order, fifo):
+def spawn(order: dict[str, Any], fifo: str) -> int:
     """Start what `order` says with its output in the FIFO named `fifo`; its pid. Raises Refused."""
     changes_user = order.get("uid") is not None or order.get("gid") is not None
     try:
@@ -65,7 +72,7 @@ def spawn(order, fifo):
         raise Refused(f"cannot run {order['path']!r}: {error.strerror}") from None
 
 
-def _by_posix_spawn(order, fifo):
+def _by_posix_spawn(order: dict[str, Any], fifo: str) -> int:
     """The fast way: vfork, so its cost does not grow with us. What it cannot set is set here for a moment.
 
     This thread is the only one that uses files, so nobody else sees the borrowed directory, umask and limit.
@@ -94,14 +101,14 @@ def _by_posix_spawn(order, fifo):
         os.chdir("/")
 
 
-def _enter(directory):
+def _enter(directory: str) -> None:
     try:
         os.chdir(directory)
     except OSError as error:
         raise Refused(f"cannot enter directory {directory!r}: {error.strerror}") from None
 
 
-def _lower_limit(soft):
+def _lower_limit(soft: int | None) -> tuple[int, int] | None:
     """Give the child the soft limit of descriptors that the supervisor was started with; ours, to be set back."""
     if soft is None:
         return None
@@ -114,13 +121,13 @@ def _lower_limit(soft):
     return ours
 
 
-def _set_limit(limit):
+def _set_limit(limit: tuple[int, int]) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
-def _by_fork(order, fifo):
+def _by_fork(order: dict[str, Any], fifo: str) -> int:
     """The way for another user: what fails between fork and exec comes back through a pipe that exec closes."""
     told, tell = os.pipe()
     pid = os.fork()
@@ -135,7 +142,7 @@ def _by_fork(order, fifo):
     return pid
 
 
-def _become(order, fifo, tell):
+def _become(order: dict[str, Any], fifo: str, tell: int) -> None:
     """In the forked child: take on what the order says and exec. Never returns."""
     doing = "prepare"
     try:

@@ -5,13 +5,19 @@ subreaper (kernel/exit.c, find_new_reaper). So the main thread's list of childre
 leftovers of one instance costs the same with ten instances as with ten thousand.
 """
 
+from __future__ import annotations
+
 import os
 import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 _MARK = b"NCOLONY_INSTANCE="
 
 
-def orphans():
+def orphans() -> list[int]:
     """Pids of processes that lost their parent and were given to us. Empty where the kernel does not tell."""
     pid = os.getpid()
     try:
@@ -21,7 +27,7 @@ def orphans():
         return []
 
 
-def owner(pid):
+def owner(pid: int) -> str | None:
     """Identity of the instance that the process belongs to by its environment, or None."""
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
@@ -34,13 +40,13 @@ def owner(pid):
     return rest.partition(b"\0")[0].decode("ascii", "replace") if found else None
 
 
-def stat_fields(pid):
+def stat_fields(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat from the third on (state, ppid, pgrp, session, …). Raises OSError."""
     with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
         return file.read(4096).rpartition(b")")[2].split()
 
 
-def session(pid):
+def session(pid: int) -> int:
     """The session a process belongs to, 0 when it is gone."""
     try:
         return os.getsid(pid)
@@ -48,7 +54,7 @@ def session(pid):
         return 0
 
 
-def start_time(pid):
+def start_time(pid: int) -> int | None:
     """When the process started, in clock ticks since boot (proc(5), stat field 22), or None when it is gone."""
     try:
         return int(stat_fields(pid)[19])
@@ -56,7 +62,7 @@ def start_time(pid):
         return None
 
 
-def with_descendants(roots):
+def with_descendants(roots: Iterable[int]) -> list[int]:
     """`roots` and everything below them, parents first."""
     found = list(roots)
     for pid in found:
@@ -73,16 +79,16 @@ def with_descendants(roots):
     return found
 
 
-def everybody():
+def everybody() -> dict[str, list[int]]:
     """{instance identity: its pids} by the environment of every process: for what an earlier keeper left."""
-    found = {}
+    found: dict[str, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit() and (identity := owner(int(entry))):
             found.setdefault(identity, []).append(int(entry))
     return found
 
 
-def send(ours, others, number, wake, family=()):
+def send(ours: Iterable[int], others: Iterable[int], number: int, wake: bool, family: Iterable[int] = ()) -> None:
     """Send one signal to `ours`, unreaped children whose pids cannot be recycled, and to `others`, their descendants.
 
     A descendant may be gone and its pid taken by an innocent since it was listed: it is signalled through a pidfd, and
@@ -97,17 +103,17 @@ def send(ours, others, number, wake, family=()):
         _prove_and_send(pid, lambda pid: int(stat_fields(pid)[1]) in tribe, number, wake)
 
 
-def send_marked(pids, identity, number, wake):
+def send_marked(pids: Iterable[int], identity: str, number: int, wake: bool) -> None:
     """Send one signal to processes that are not our children, each only if it carries the instance's identity."""
     for pid in pids:
         _prove_and_send(pid, lambda pid: owner(pid) == identity, number, wake)
 
 
-def _numbers(number, wake):
+def _numbers(number: int, wake: bool) -> tuple[int, ...]:
     return (number, signal.SIGCONT) if wake and number not in (signal.SIGKILL, signal.SIGCONT) else (number,)
 
 
-def _prove_and_send(pid, proof, number, wake):
+def _prove_and_send(pid: int, proof: Callable[[int], bool], number: int, wake: bool) -> None:
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
@@ -128,7 +134,7 @@ def _prove_and_send(pid, proof, number, wake):
             os.close(descriptor)
 
 
-def _quietly(call, *arguments):
+def _quietly(call: Callable[..., object], *arguments: int) -> None:
     try:
         call(*arguments)
     except OSError:

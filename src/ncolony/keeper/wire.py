@@ -1,7 +1,13 @@
 """Messages between supervisor and keeper: JSON objects, each behind its length in four bytes."""
 
+from __future__ import annotations
+
 import json
 import struct
+
+TYPE_CHECKING = False  # as in typing, whose import would cost the keeper memory
+if TYPE_CHECKING:
+    from typing import Any
 
 # Raised when a message changes its meaning; a supervisor understands this version and the one before.
 PROTOCOL = 1
@@ -10,7 +16,7 @@ _LARGEST = 64 << 20
 _length = struct.Struct("!I")
 
 
-def pack(message):
+def pack(message: dict[str, Any]) -> bytes:
     """The bytes of one message."""
     body = json.dumps(message, separators=(",", ":")).encode()
     return _length.pack(len(body)) + body
@@ -19,10 +25,10 @@ def pack(message):
 class Unpacker:
     """Turns a stream of bytes back into messages."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._rest = bytearray()
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The messages completed by `data`. Raises ValueError when the peer does not speak this protocol."""
         rest = self._rest
         rest += data

@@ -7,45 +7,41 @@ import msgspec
 from .config import Problem
 
 
-class _Tagged(msgspec.Struct, frozen=True, tag_field="type"):
-    """Every message is an object whose "type" says which."""
-
-
-class Restart(_Tagged, tag="RESTART"):
+class Restart(msgspec.Struct, frozen=True, tag="RESTART"):
     """Stop the process if it runs and start it, with the newest definition and without waiting for a backoff."""
 
     name: str
 
 
-class RestartAll(_Tagged, tag="RESTART-ALL"):
+class RestartAll(msgspec.Struct, frozen=True, tag="RESTART-ALL"):
     """Restart every process that should run."""
 
 
-class RestartGroup(_Tagged, tag="RESTART-GROUP"):
+class RestartGroup(msgspec.Struct, frozen=True, tag="RESTART-GROUP"):
     """Restart every process of the group that should run."""
 
     group: str
 
 
-class Stop(_Tagged, tag="STOP"):
+class Stop(msgspec.Struct, frozen=True, tag="STOP"):
     """Stop the process and keep it stopped until it is started, restarted or its configuration changes."""
 
     name: str
 
 
-class Start(_Tagged, tag="START"):
+class Start(msgspec.Struct, frozen=True, tag="START"):
     """Start the process if it is stopped, waiting or given up."""
 
     name: str
 
 
-class Scan(_Tagged, tag="SCAN"):
+class Scan(msgspec.Struct, frozen=True, tag="SCAN"):
     """Read the config directory now."""
 
 
 Message = Restart | RestartAll | RestartGroup | Stop | Start | Scan
 TYPES = tuple(str(kind.__struct_config__.tag) for kind in (Restart, RestartAll, RestartGroup, Stop, Start, Scan))
-_decoder = msgspec.json.Decoder(Message)
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 def decode(name: str, data: bytes) -> Message | Problem:

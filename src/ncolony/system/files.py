@@ -86,7 +86,10 @@ class Directory:
 
         :raises OSError: when the directory cannot be listed; what was known then stays known.
         """
-        self._open_to_all = self._why_not_trusted(self.path, os.stat(self.path)) if self.strict else ""
+        open_to_all = self._why_not_trusted(self.path, os.stat(self.path)) if self.strict else ""
+        if open_to_all != self._open_to_all:
+            self._open_to_all = open_to_all
+            self.seen = dict.fromkeys(self.seen)
         with os.scandir(self.path) as listing:
             names = [found.name for found in listing if not self.ignored(found.name)]
         changed: dict[str, Entry | None] = {}

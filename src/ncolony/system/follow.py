@@ -23,6 +23,16 @@ def escaped(line: str) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
 
 
+def _whole_characters(piece: bytes) -> bytes:
+    """The piece without the beginning of a UTF-8 character at its end."""
+    for back in range(1, 4):
+        first = piece[-back]
+        if first >= 0xC0:
+            length = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+            return piece if length <= back else piece[:-back]
+    return piece
+
+
 class _Reader:
     """Where one process's log has been forwarded to, and the file that the next byte is in."""
 
@@ -61,7 +71,10 @@ class Follower:
         return {name: reader.offset for name, reader in self._readers.items()}
 
     def output(self, name: str, start: int, end: int, last: bool) -> None:
-        """There is output up to `end`; `start` is where to begin when nothing is known here. `last` ends an instance."""
+        """There is output up to `end`; `last` says that an instance ended there.
+
+        `start` is where to begin when nothing is known here.
+        """
         reader = self._readers.get(name)
         if reader is None:
             committed = self._committed(name)
@@ -131,8 +144,9 @@ class Follower:
             self._say(name, rest, True)
             said = len(data)
         elif len(rest) >= LONGEST_LINE:
-            self._say(name, rest, False)
-            said = len(data)
+            piece = _whole_characters(rest)
+            self._say(name, piece, False)
+            said += len(piece)
         reader.offset += said
         return len(data)
 

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from zope.interface import implementer
-
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from ..keeper.wire import PROTOCOL, Unpacker, pack
 
@@ -41,7 +40,7 @@ class Hands:
         self._unpacker, self._out = Unpacker(), bytearray()
         self._retry = _RETRY_S[0]
         self._fifos: dict[str, int] = {}
-        self.welcome_sent: Callable[[], Message] = lambda: {}
+        self.welcome_sent: Callable[[], Message] = dict
         self.pid: int | None = None
         self.leaving = False
 

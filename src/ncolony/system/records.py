@@ -15,6 +15,8 @@ from .files import remove_if_there, write_whole
 # A process that starts passes through two states within milliseconds: one file for both.
 _SOON_S = 0.01
 _FILES_PER_TURN = 64
+# While everything stops, a process passes through two states too, and it takes as long as it takes.
+_SLOWLY_S = 1.0
 
 
 class Records:
@@ -25,11 +27,16 @@ class Records:
         self._statuses, self._pids = f"{state}/status", pids
         self._dirty: dict[str, None] = {}
         self._scheduled = False
+        self._soon = _SOON_S
+
+    def slow_down(self) -> None:
+        """Everything is about to change: write less often. `flush` at the end writes the rest."""
+        self._soon = _SLOWLY_S
 
     def changed(self, name: str) -> None:
         """The process is not what its status file says."""
         self._dirty[name] = None
-        self._later(_SOON_S)
+        self._later(self._soon)
 
     def _later(self, delay: float) -> None:
         if not self._scheduled:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
-from zope.interface import implementer
-
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
+from zope.interface import implementer
 
 try:
     from inotify_simple import INotify, flags
@@ -24,7 +24,7 @@ Names = set[str] | None
 class Watcher:
     """Calls `changed(directory, names)` soon after something changes in a watched directory."""
 
-    def __init__(self, reactor: IReactorFDSet, changed: Callable[[str, Names], None]) -> None:
+    def __init__(self, reactor: Any, changed: Callable[[str, Names], None]) -> None:
         self._reactor, self._changed = reactor, changed
         self._inotify = None
         self._by_watch: dict[int, str] = {}
@@ -37,12 +37,12 @@ class Watcher:
         if self._inotify is not None:
             self._mask = (
                 flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE | flags.CLOSE_WRITE | flags.CREATE | flags.ATTRIB
-                | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR
+                | flags.MODIFY | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR
             )  # fmt: skip
             reactor.addReader(self)
 
     def arm(self, directory: str) -> None:
-        """Watch the directory, or the one that has taken its place. To be called again at every scan: it costs little."""
+        """Watch the directory, or the one that has taken its place. Called again at every scan: it costs little."""
         if self._inotify is None:
             return
         try:
@@ -70,7 +70,8 @@ class Watcher:
                     self._by_watch.pop(watch, None)
                     self._armed.pop(directory, None)
                 said[directory] = None
-            elif name.startswith(".."):  # Kubernetes swaps ..data, and with it what every other name means
+            elif not name or name.startswith(".."):
+                # The directory itself, or ..data: Kubernetes swaps it, and with it what every other name means.
                 said[directory] = None
             elif (names := said.setdefault(directory, set())) is not None:
                 names.add(name)
