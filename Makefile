@@ -45,7 +45,7 @@ test: $(READY_DEV)
 quick: $(READY_DEV)
 	@$(BIN)/ruff check -q
 	@$(BIN)/ruff format -q --check
-	@$(BIN)/python -m pytest -q -n 2 tests/model tests/decide tests/test_house.py
+	@$(BIN)/python -m pytest -q -n 2 $(wildcard tests/model) tests/decide tests/test_house.py
 
 lint: $(READY_DEV)
 	@$(BIN)/ruff format --check

@@ -157,7 +157,7 @@ class Colony:
         for pid in self.processes().keys() | _children(self.process.pid if self.process else 0):
             arguments = _read(f"/proc/{pid}/cmdline").split(b"\0")
             isolated = b"-I" in arguments or b"-IS" in arguments
-            if isolated and any(b"keeper" in argument for argument in arguments):
+            if isolated and any(os.path.basename(argument) == b"keeper" for argument in arguments):
                 named = any(os.fsencode(state) in argument for argument in arguments)
                 if named or any(state in target for target in descriptors(pid).values()):
                     return pid

@@ -10,6 +10,7 @@ from twisted.python import usage
 
 from .decide.restart import Policy
 from .model.config import signal_number
+from .system.clock import make_steady
 from .system.places import state_directory
 
 
@@ -99,6 +100,8 @@ def makeService(options: Options) -> Service:
     from twisted.internet import reactor
 
     from .supervisor import Settings, Supervisor
+
+    make_steady(reactor)
 
     term = signal_number("TERM")
     assert term is not None

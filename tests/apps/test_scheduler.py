@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import pollreactor
+from twisted.internet import defer, pollreactor
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.usage import UsageError
 
@@ -34,7 +34,9 @@ class Program:
         # As users have it.
         popen["env"] = {**popen.get("env", os.environ)}
         popen["env"].pop("PYTHONUNBUFFERED", None)
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **popen)
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **popen
+        )
 
     def line(self) -> str:
         """Wait for the next line on standard output that is not an event of Twisted's own."""
@@ -546,13 +548,14 @@ class Collected:
 
     def finish(self) -> Any:
         """Return a Deferred that has fired."""
-        return scheduler.defer.succeed(None)
+        return defer.succeed(None)
 
 
 @pytest.fixture
 def reactor() -> Any:
     """A reactor that is not the process's own."""
-    return pollreactor.PollReactor()
+    make: Callable[[], Any] = pollreactor.PollReactor
+    return make()
 
 
 def run(reactor: Any) -> None:
@@ -607,6 +610,7 @@ def test_a_run_that_still_goes_on_is_not_doubled(reactor: Any, tmp_path: Path) -
     os.mkfifo(gate)
     service = scheduler.Scheduler(reactor, output, ["sh", "-c", f"echo run; read x <{gate}"], 0.02, 3600, 3600)
     skips: list[int] = []
+    publisher: Any = globalLogPublisher
     with open(gate, "r+b", buffering=0) as holder:
 
         def seen(event: Any) -> None:
@@ -615,10 +619,10 @@ def test_a_run_that_still_goes_on_is_not_doubled(reactor: Any, tmp_path: Path) -
                 if len(skips) == 5:
                     holder.write(b"go\n")
                 elif len(output.seen) == 2:
-                    globalLogPublisher.removeObserver(seen)
+                    publisher.removeObserver(seen)
                     service.stopService().addBoth(lambda _: reactor.stop())
 
-        globalLogPublisher.addObserver(seen)
+        publisher.addObserver(seen)
         service.startService()
         run(reactor)
     assert max(skips[:5]) <= 1
@@ -630,8 +634,8 @@ def test_a_run_that_still_goes_on_is_not_doubled(reactor: Any, tmp_path: Path) -
 def test_zombies_are_nobody(ended: bool) -> None:
     """A group in which only a zombie is left counts as empty, however late its parent reaps it."""
     child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)
+    assert child.stdin is not None
     try:
-        assert child.stdin is not None
         if ended:
             child.stdin.close()
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, Any, Protocol
@@ -33,6 +32,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from ncolony.decide import schedule
+from ncolony.system.clock import make_steady
 
 LINE_LIMIT = 64 * 1024
 """Bytes of output after which a line is split; one pipe's worth, as for the processes of the supervisor."""
@@ -631,9 +631,13 @@ class Run:
             pass
         # The number of a living group is given to no new process, so a process with it means that our group has gone
         # and the number has been used again.
-        with suppress(ProcessLookupError, PermissionError):
+        try:
             os.kill(self.pid, 0)
             return False
+        except PermissionError:
+            return False
+        except ProcessLookupError:
+            pass
         before = self._reactor.seconds()
         lives = _somebody_lives(self.pid)
         # Looking costs time where there are thousands of processes; it shall not take more than a twentieth of ours.
@@ -829,7 +833,7 @@ def makeService(opts: Any) -> service.MultiService:  # noqa: N802 (Twisted's int
     # Not at the top: `--reactor` must have had its choice first.
     from twisted.internet import reactor
 
-    _make_steady(reactor)
+    make_steady(reactor)
     output = _choose_output(reactor, opts)
     together = service.MultiService()
     scheduler = Scheduler(reactor, output, opts["args"], opts["frequency"], opts["timeout"], opts["grace"])
@@ -840,12 +844,6 @@ def makeService(opts: Any) -> service.MultiService:  # noqa: N802 (Twisted's int
     signals.setServiceParent(together)
     scheduler.setServiceParent(together)
     return together
-
-
-def _make_steady(reactor: Any) -> None:
-    """Have the reactor's timers follow the monotonic clock: Twisted's follow the wall clock, which may jump."""
-    if not reactor.getDelayedCalls():
-        reactor.seconds = time.monotonic
 
 
 def _choose_output(reactor: Any, opts: Any) -> Output:

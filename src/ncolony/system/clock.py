@@ -1,0 +1,12 @@
+"""The monotonic clock for the reactor: Twisted's timers follow the wall clock, which may jump."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+
+def make_steady(reactor: Any) -> None:
+    """Have the timers of `reactor` follow the monotonic clock; to be called before any is set."""
+    if not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic

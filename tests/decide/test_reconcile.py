@@ -1,0 +1,133 @@
+"""What the directory holds against what was applied, and what an earlier supervisor left in writing."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ncolony.decide.lifecycle import Configured, Event, Process, Removed, State, Wanted, step
+from ncolony.decide.reconcile import Applied, Memory, change, in_order, remembered
+from ncolony.decide.restart import Policy
+
+POLICY = Policy(1.0, 1.0, 8.0, 0.0, "always", (0,), ((15, 5.0),), "tree")
+ONCE = msgspec.structs.replace(POLICY, restart="never")
+BASE = Applied(generation="g1", digest="d1", policy=POLICY, enabled=True)
+LIVE = msgspec.structs.replace(BASE, digest="d2", policy=ONCE)
+LIVE_ELSEWHERE = msgspec.structs.replace(BASE, digest="d2")  # a live key that decisions do not need
+RELAUNCH = msgspec.structs.replace(BASE, generation="g2", digest="d2")
+DISABLED = msgspec.structs.replace(BASE, generation="g2", digest="d2", enabled=False)
+OPTIONS = msgspec.structs.replace(BASE, policy=ONCE)  # the same file under other options
+
+
+@pytest.mark.parametrize(
+    ("before", "found", "event"),
+    [
+        (None, None, None),
+        (None, BASE, Configured(POLICY, True, relaunch=True)),
+        (None, DISABLED, Configured(POLICY, False, relaunch=True)),
+        (BASE, BASE, None),
+        (BASE, None, Removed()),
+        (BASE, LIVE, Configured(ONCE, True, relaunch=False)),
+        (BASE, LIVE_ELSEWHERE, Configured(POLICY, True, relaunch=False)),
+        (BASE, RELAUNCH, Configured(POLICY, True, relaunch=True)),
+        (BASE, DISABLED, Configured(POLICY, False, relaunch=True)),
+        (DISABLED, BASE, Configured(POLICY, True, relaunch=True)),
+        (BASE, OPTIONS, Configured(ONCE, True, relaunch=False)),
+    ],
+)
+def test_each_change(before: Applied | None, found: Applied | None, event: Event | None) -> None:
+    """What is new or different in a way that matters is one event; equal things are none."""
+    assert change(before, found) == event
+
+
+@given(st.sets(st.text(max_size=5)))
+def test_the_order_is_the_same_each_time(names: set[str]) -> None:
+    """Names are looked at in one order, whatever order they came in."""
+    assert in_order(names) == in_order(reversed(list(names)))
+    assert set(in_order(names)) == names
+
+
+NOW = 1000.0
+MEMORY = Memory(state="RUNNING", generation="g1", wanted="up", number=7, reason="why", wait=0.0)
+
+
+def memory(**changes: object) -> Memory:
+    return msgspec.structs.replace(MEMORY, **changes)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        None,
+        memory(),
+        *(memory(state=state) for state in ("STARTING", "STOPPING", "WAITING", "FATAL", "STOPPED", "nonsense", "")),
+        memory(generation="g0", wanted="down"),
+        memory(generation="g0", state="EXITED"),
+        memory(generation="g0", state="BACKOFF", wait=5.0),
+        memory(wanted="gone"),
+        memory(wanted="nonsense"),
+    ],
+)
+def test_what_simply_starts(left: Memory | None) -> None:
+    """What is new, has changed, or ran is started like anything else."""
+    assert remembered("web", BASE, left, NOW) is None
+
+
+@pytest.mark.parametrize("state", [*State])
+def test_what_was_stopped_stays_stopped(state: State) -> None:
+    """A process that somebody stopped is not started by a new supervisor."""
+    process = remembered("web", BASE, memory(state=state, wanted="down"), NOW)
+    assert process is not None
+    assert (process.state, process.wanted, process.number) == (State.STOPPED, Wanted.DOWN, 7)
+    assert (process.policy, process.reason, process.deadline) == (POLICY, "why", None)
+
+
+def test_what_has_finished_is_not_run_again() -> None:
+    """A process that ended for good under its policy is as it was."""
+    once = msgspec.structs.replace(BASE, policy=ONCE)
+    process = remembered("web", once, memory(state="EXITED"), NOW)
+    assert process is not None
+    assert (process.state, process.wanted, process.number) == (State.EXITED, Wanted.UP, 7)
+    assert (process.reason, process.deadline) == ("why", None)
+
+
+def test_what_should_not_have_finished_runs_again() -> None:
+    """A process that ended for good under a former policy starts when its policy is now to run always."""
+    process = remembered("web", BASE, memory(state="EXITED"), NOW)
+    assert process is None or process.state is not State.EXITED
+
+
+def test_what_has_finished_runs_again_when_its_policy_changes() -> None:
+    """A process that finished before this supervisor came is started by a policy of always, as any other is."""
+    process = remembered("web", msgspec.structs.replace(BASE, policy=ONCE), memory(state="EXITED"), NOW)
+    assert process is not None
+    process, _ = step(process, Configured(POLICY, True, relaunch=False), NOW + 1)
+    assert process.state is State.STARTING
+
+
+@pytest.mark.parametrize(("wait", "due"), [(3.0, 3.0), (0.0, 0.0), (-50.0, 0.0), (1e9, 8.0)])
+def test_a_crash_loop_goes_on_waiting(wait: float, due: float) -> None:
+    """A process in backoff waits for what was left of its wait, never longer than the greatest delay of now."""
+    process = remembered("web", BASE, memory(state="BACKOFF", wait=wait), NOW)
+    assert process is not None
+    assert (process.state, process.wanted, process.number) == (State.BACKOFF, Wanted.UP, 7)
+    assert process.deadline == NOW + due
+    assert process.delay >= due
+
+
+@pytest.mark.parametrize("left", [memory(wanted="down"), memory(state="EXITED"), memory(state="BACKOFF", wait=5.0)])
+def test_what_is_disabled_has_nothing_to_remember(left: Memory) -> None:
+    """A disabled process is simply disabled."""
+    disabled = msgspec.structs.replace(BASE, enabled=False)
+    assert remembered("web", disabled, left, NOW) is None
+
+
+@pytest.mark.parametrize("left", [memory(wanted="down"), memory(state="EXITED"), memory(state="BACKOFF", wait=5.0)])
+def test_a_memory_ends_with_the_next_change(left: Memory) -> None:
+    """What is remembered holds until the configuration changes: then an instance starts, with the next number."""
+    process = remembered("web", msgspec.structs.replace(BASE, policy=ONCE), left, NOW)
+    assert isinstance(process, Process)
+    process, effects = step(process, Configured(ONCE, True, relaunch=True), NOW + 1)
+    assert (process.state, process.number, len(effects)) == (State.STARTING, 8, 1)

@@ -1,0 +1,323 @@
+"""A small operating system with a keeper, for one process: it does what lifecycle.step asks for and breaks at rules.
+
+Time stands still but for `wait`. Orders wait to be carried out and reports wait to be told, so that anything can come
+late; the keeper can be lost with both, and a report can be told twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from ncolony.decide import lifecycle
+from ncolony.decide.lifecycle import (
+    Configured,
+    Effect,
+    Emptied,
+    Ended,
+    Event,
+    Forget,
+    Kill,
+    Lost,
+    Process,
+    Removed,
+    Restart,
+    Signal,
+    Spawn,
+    Start,
+    Started,
+    State,
+    Stop,
+    Tick,
+    Wanted,
+)
+from ncolony.decide.restart import Action, Exit, Policy, decide
+
+TERM, KILL = 15, 9
+ALIVE = (State.STARTING, State.RUNNING)
+TIMED = (State.BACKOFF, State.STOPPING)
+# Sent about an instance that was over before this supervisor came.
+FORMER = 3
+# What the longest stop, backoff and repeated KILL of the policies below add up to, with room.
+PATIENCE_S = 100.0
+
+POLICIES = [
+    Policy(1.0, 1.0, 8.0, 0.0, "always", (0,), ((TERM, 5.0),), "tree"),
+    Policy(1.0, 2.0, 4.0, 0.5, "on-failure", (0, 3), ((2, 1.0), (TERM, 2.0)), "process"),
+    Policy(3.0, 0.0, 1.0, 1.0, "never", (0,), ((TERM, 0.5), (1, 0.5), (TERM, 3.0)), "tree"),
+    Policy(0.5, 1.0, 30.0, 0.1, "always", (0,), (), "tree"),
+]
+
+
+class Broken(AssertionError):
+    """A rule was broken: the rule in words, then what happened."""
+
+
+@dataclass
+class Instance:
+    """What one number stands for in the operating system."""
+
+    number: int
+    born: float
+    ignores: bool  # it and what it leaves behind ignore everything but KILL
+    tough: int  # so many KILLs miss a part of its tree that is just being forked
+    alive: bool = True
+    others: int = 0
+    died: Exit | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not self.alive and not self.others
+
+
+class World:
+    """The process, the keeper and the operating system."""
+
+    def __init__(self, state: State = State.STOPPED, policy: Policy = POLICIES[0]) -> None:
+        wanted = Wanted.DOWN if state is State.STOPPED else Wanted.UP
+        self.now = 1000.0
+        self.wish = wanted  # what the user asked for last
+        self.process: Process | None = Process(
+            name="web", policy=policy, state=state, wanted=wanted, number=FORMER, since=self.now
+        )
+        self.number = FORMER
+        self.instances: dict[int, Instance] = {}
+        self.orders: deque[Spawn | Signal] = deque()
+        self.reports: deque[Event] = deque()
+        self.told: list[Event] = [Started(FORMER), Ended(FORMER, Exit(), True, 0.0), Emptied(FORMER), Lost(FORMER)]
+        self.over = {FORMER}  # instances that the supervisor knows to be dead and empty
+        self.asked = False  # a restart was asked for and no instance has come since
+        self.due = 0.0  # what the next instant death waits, by our own reckoning
+        self.sent = 0  # steps of this stop so far
+        self.earliest_kill = 0.0
+        self.killed = False
+        self.cells: Counter[tuple[State, type]] = Counter()
+
+    # What the supervisor does
+
+    def feed(self, event: Event) -> None:
+        """Step, check, and carry out the effects."""
+        before = self.process
+        if before is None:
+            return  # the supervisor knows of no such process any more
+        self._note(before, event)
+        after, effects = lifecycle.step(before, event, self.now)
+        number = getattr(event, "number", None)
+        if number is not None and number != before.number:
+            self.ask((after, effects) == (before, ()), "a former instance changes nothing", event, before, after)
+        else:
+            self.cells[before.state, type(event)] += 1
+        self.process = after
+        self._check(before, event, after, effects)
+        for effect in effects:
+            self._perform(effect, before, event)
+
+    @staticmethod
+    def ask(right: bool, rule: str, *seen: object) -> None:
+        if not right:
+            raise Broken(f"{rule}: {seen}")
+
+    def _note(self, process: Process, event: Event) -> None:
+        """Keep account of what the user wants, and of what the supervisor has been told."""
+        up = Wanted.UP if process.enabled else Wanted.DOWN
+        match event:
+            case Configured(enabled=enabled, relaunch=True):
+                self.wish = Wanted.UP if enabled else Wanted.DOWN
+            case Removed():
+                self.wish = Wanted.GONE
+            case Start() | Restart() if self.wish is not Wanted.GONE:
+                self.wish = up
+            case Stop() if self.wish is not Wanted.GONE:
+                self.wish = Wanted.DOWN
+            case Kill() if process.state in ALIVE:
+                self.wish = Wanted.DOWN
+            case Ended(number=number, empty=True) | Emptied(number=number) | Lost(number=number):
+                self.over.add(number)
+        if isinstance(event, Restart) and self.wish is Wanted.UP:
+            self.asked = True
+        if self.wish is not Wanted.UP:
+            self.asked = False
+
+    def _check(self, before: Process, event: Event, after: Process, effects: tuple[Effect, ...]) -> None:
+        """What holds after every step."""
+        self.ask((after.deadline is not None) == (after.state in TIMED), "deadlines are of BACKOFF and STOPPING", after)
+        self.ask(after.wanted is self.wish, "what is wanted is what was asked for last", self.wish, event, after)
+        self.ask(after.state not in (*ALIVE, State.STOPPING) or after.number not in self.over, "known dead", after)
+        if isinstance(event, Tick) and (before.deadline is None or self.now < before.deadline):
+            self.ask((after, effects) == (before, ()), "an early tick changes nothing", before, after)
+        if before.state is not State.STOPPING and after.state is State.STOPPING:
+            self.sent, self.earliest_kill, self.killed = 0, self.now, False
+        if isinstance(event, Kill):
+            self.killed = True
+        if before.state is not State.BACKOFF and after.state is State.BACKOFF:
+            self._check_wait(after)
+
+    def _check_wait(self, process: Process) -> None:
+        self.ask(not self.asked, "a restart asked for is never delayed by backoff", process)
+        policy, wait = process.policy, (process.deadline or 0.0) - self.now
+        due = min(max(self.due, policy.min_delay), policy.max_delay)
+        most = min(due * (1 + policy.jitter), policy.max_delay)
+        self.ask(due - 1e-6 <= wait <= most + 1e-6, "delays double from the least, and start anew", self.due, process)
+        self.due = min(max(due * 2, 0.05), policy.max_delay)
+
+    def _perform(self, effect: Effect, before: Process, event: Event) -> None:
+        match effect:
+            case Spawn(number):
+                self.ask(number == self.number + 1, "numbers count up", number)
+                self.ask(
+                    all(one in self.over for one in range(FORMER, number)), "never two instances", effect, self.over
+                )
+                self.ask(self.wish is Wanted.UP, "nothing starts unasked", event, before)
+                self.number, self.asked = number, False
+                timed = isinstance(event, Tick) and before.state is State.BACKOFF
+                live = isinstance(event, Configured) and not event.relaunch
+                lost = isinstance(event, Lost) and before.state in ALIVE
+                if not (timed or live or lost):
+                    self.due = 0.0
+                self.orders.append(effect)
+            case Signal(number, signal, scope):
+                self._check_signal(number, signal, scope, event)
+                self.orders.append(effect)
+            case Forget():
+                self.ask(self.wish is Wanted.GONE, "nothing is forgotten unasked", event, before)
+                self.ask(self.number in self.over, "nothing is forgotten before it has ended", event, before)
+                self.process = None
+
+    def _check_signal(self, number: int, signal: int, scope: str, event: Event) -> None:
+        assert self.process is not None
+        policy = self.process.policy
+        self.ask(self.process.state is State.STOPPING, "signals are of STOPPING", self.process)
+        self.ask(number == self.number, "no signal to a former instance", number)
+        self.ask(number not in self.over, "no signal to what is known dead", number)
+        if self.killed or self.sent >= len(policy.stop):
+            self.ask(signal == KILL or policy.stop != (), "after the last step comes KILL", signal)
+            self.ask(signal != KILL or self.killed or self.now >= self.earliest_kill, "no KILL before its time", signal)
+            self.ask(signal != KILL or scope == "tree", "KILL goes to the whole tree", scope)
+            return
+        step, seconds = policy.stop[self.sent]
+        self.ask(signal == step, "no KILL before its time", signal, policy.stop, self.sent)
+        self.ask(self.now >= self.earliest_kill, "each step has its time", event)
+        self.sent += 1
+        self.earliest_kill = self.now + seconds
+
+    # What users do
+
+    def configure(self, policy: Policy, enabled: bool, relaunch: bool) -> None:
+        """Change the definition; a file that was removed comes back as a new process."""
+        if self.process is None:
+            self.process = Process(name="web", policy=policy, number=self.number, since=self.now)
+            self.due = 0.0
+        if self.wish is Wanted.GONE:
+            relaunch = True
+        # Only a change that needs a new instance can enable or disable.
+        self.feed(Configured(policy, enabled if relaunch else self.process.enabled, relaunch))
+
+    def remove(self) -> None:
+        if self.wish is not Wanted.GONE:
+            self.feed(Removed())
+
+    def user(self, event: Start | Stop | Restart | Kill) -> None:
+        self.feed(event)
+
+    # What keeper and operating system do
+
+    def carry_out(self, *, refuse: bool = False, ignores: bool = False, tough: int = 0) -> None:
+        """The oldest order reaches the keeper; an instance comes into being, or cannot."""
+        if not self.orders:
+            return
+        match self.orders.popleft():
+            case Spawn(number) if refuse:
+                self.reports.append(Ended(number, Exit(refused="no such program"), True, 0.5))
+            case Spawn(number):
+                for other in self.instances.values():
+                    self.ask(other.empty, "never two instances", other, number)
+                self.instances[number] = Instance(number, self.now, ignores, tough)
+                self.reports.append(Started(number))
+            case Signal(number, signal, scope) if number in self.instances:
+                self._signal(self.instances[number], signal, scope)
+
+    def _signal(self, instance: Instance, signal: int, scope: str) -> None:
+        if signal != KILL and instance.ignores:
+            return
+        others = instance.others if scope == "process" else 0
+        if signal == KILL and instance.tough:
+            instance.tough -= 1
+            others = max(others, 1)
+        self.die(instance, Exit(signal=signal), min(others, max(instance.others, 1)))
+
+    def die(self, instance: Instance, how: Exit, others: int) -> None:
+        """The leader dies if it lives, and `others` are left of its tree."""
+        was_alive, was_empty = instance.alive, instance.empty
+        instance.alive, instance.others = False, others
+        if was_alive:
+            instance.died = msgspec.structs.replace(how, lived=self.now - instance.born)
+            self.reports.append(Ended(instance.number, instance.died, instance.empty, 0.5))
+        elif instance.empty and not was_empty:
+            self.reports.append(Emptied(instance.number))
+
+    @property
+    def newest(self) -> Instance | None:
+        return self.instances.get(self.number)
+
+    def tell(self) -> None:
+        """The oldest report arrives."""
+        if self.reports:
+            event = self.reports.popleft()
+            self.told.append(event)
+            self.feed(event)
+
+    def tell_again(self, index: int) -> None:
+        """A report arrives that has arrived before."""
+        self.feed(self.told[index % len(self.told)])
+
+    def lose_keeper(self, *, record: bool = True) -> None:
+        """Orders and reports are gone; another keeper tells what is left, and of the rest nobody knows how it ended."""
+        self.orders.clear()
+        self.reports.clear()
+        newest = self.newest
+        if self.number in self.over:
+            return
+        if newest is None or (newest.empty and not record):
+            event: Event = Lost(self.number)
+        elif newest.alive:
+            event = Started(self.number)
+        else:
+            event = Ended(self.number, Exit(lived=self.now - newest.born), newest.empty, 0.5)
+        self.reports.append(event)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, and the supervisor hears of it."""
+        self.now += seconds
+        self.feed(Tick())
+
+    def settle(self) -> None:
+        """Left alone, with everything told and what starts living on, it comes to what is wanted in good time."""
+        began = self.now
+        while self.now - began < PATIENCE_S:
+            while self.orders or self.reports:
+                self.carry_out()
+                self.tell()
+            if self.process is None or self.process.deadline is None:
+                break
+            self.wait(max(0.0, self.process.deadline - self.now))
+        self.ask(self._settled(), "left alone, it settles on what is wanted", self.process, self.wish, self.newest)
+
+    def _settled(self) -> bool:
+        process, newest = self.process, self.newest
+        if any(not one.empty for one in self.instances.values() if one is not newest):
+            return False
+        if self.wish is Wanted.UP and process is not None and process.enabled:
+            if process.number == FORMER:
+                return process.state in (State.WAITING, State.FATAL)
+            if process.state is State.EXITED:
+                rests = process.last and decide(process.policy, process.last, 0.0, 0.0).action is Action.REST
+                return bool(rests) and (newest is None or newest.empty)
+            return process.state is State.RUNNING and newest is not None and newest.alive
+        down = process is None if self.wish is Wanted.GONE else process is not None and process.state is State.STOPPED
+        return down and (newest is None or newest.empty)
+
+
+Move = Callable[[World], None]

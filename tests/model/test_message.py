@@ -1,0 +1,124 @@
+"""The bytes of a message file become a request or a Problem."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ncolony.model.config import Problem
+from ncolony.model.message import (
+    TYPES,
+    Answer,
+    Message,
+    Restart,
+    RestartAll,
+    RestartGroup,
+    Scan,
+    Start,
+    Stop,
+    decode,
+)
+
+GOOD: list[tuple[str, Message]] = [
+    ('{"type": "RESTART", "name": "web"}', Restart("web")),
+    ('{"name": "web", "type": "RESTART"}', Restart("web")),
+    ('{"type": "RESTART-ALL"}', RestartAll()),
+    ('{"type": "RESTART-GROUP", "group": "shop"}', RestartGroup("shop")),
+    ('{"type": "STOP", "name": "web"}', Stop("web")),
+    ('{"type": "START", "name": "web"}', Start("web")),
+    ('{"type": "SCAN"}', Scan()),
+    (' {"type": "SCAN"}\n', Scan()),
+    ('{"type": "STOP", "name": "naïve", "asked_by": {"who": "me"}}', Stop("naïve")),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), GOOD)
+def test_a_good_message(text: str, expected: Message) -> None:
+    """Each type decodes to its request; the order of keys and further keys do not matter."""
+    assert decode("m1", text.encode()) == expected
+
+
+def test_every_type_has_a_row() -> None:
+    """The table above leaves no type of message out."""
+    assert {json.loads(text)["type"] for text, _ in GOOD} == set(TYPES)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", ["truncated"]),
+        (b"{", ["truncated"]),
+        (b"null", ["object", "null"]),
+        (b"[]", ["object", "array"]),
+        (b"{}", ["type"]),
+        (b'{"type": 5}', ["type"]),
+        (b'{"type": "RESTRAT", "name": "web"}', ["type", "RESTRAT"]),
+        (b'{"type": "restart", "name": "web"}', ["type", "restart"]),
+        (b'{"type": "RESTART"}', ["name"]),
+        (b'{"type": "RESTART", "name": 5}', ["name", "int"]),
+        (b'{"type": "RESTART", "name": null}', ["name", "null"]),
+        (b'{"type": "RESTART-GROUP", "name": "web"}', ["group"]),
+        (b'{"type": "STOP"}', ["name"]),
+        (b'{"type": "START", "name": ["web"]}', ["name", "array"]),
+        (b'{"type": "SCAN"} {"type": "SCAN"}', ["trailing"]),
+        (b'{"type": "STOP", "name": "\xff"}', ["UTF-8"]),
+        (b"\xff\xfe", ["JSON"]),
+    ],
+)
+def test_a_bad_message(data: bytes, said: list[str]) -> None:
+    """What makes no sense is a Problem that names the file and says what is wrong."""
+    found = decode("m1", data)
+    assert isinstance(found, Problem)
+    assert found.name == "m1"
+    text = str(found)
+    assert text.startswith("cannot use m1: ")
+    for word in said:
+        assert word.lower() in text.lower()
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"nonsense", b'{"type": "SCAN"} x'])
+def test_json_is_spelled_json(data: bytes) -> None:
+    """A message that is not JSON is called just that."""
+    assert "not JSON" in str(decode("m1", data))
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"type": "SCAN", "x": ' + b"[" * 100_000])
+def test_deep_nesting_is_a_problem(data: bytes) -> None:
+    """A message nested without end is refused like any other."""
+    assert isinstance(decode("m1", data), Problem)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=60)
+    | st.fixed_dictionaries(
+        {}, optional={"type": st.sampled_from(TYPES) | json_values, "name": json_values, "group": json_values}
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_decode_never_raises(data: bytes) -> None:
+    """Whatever a message file holds, it is a request or a Problem."""
+    assert isinstance(decode("m1", data), Problem | Message)
+
+
+@given(st.sampled_from(["RESTART", "STOP", "START"]), st.text(st.characters(codec="utf-8")))
+def test_any_name_comes_through(kind: str, name: str) -> None:
+    """The name in a message arrives as it was written."""
+    found = decode("m1", json.dumps({"type": kind, "name": name}).encode())
+    assert isinstance(found, Restart | Stop | Start)
+    assert found.name == name
+
+
+def test_an_answer_has_room_for_what_it_need_not_say() -> None:
+    """An answer without names, reason or generation holds empty ones."""
+    assert Answer(accepted=False, state="failed") == Answer(False, "failed", "", (), "")
