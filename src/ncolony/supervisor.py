@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from . import __version__
 from .decide import lifecycle
-from .decide.answer import Goal, Verdict, verdict
+from .decide.answer import Goal
 from .decide.lifecycle import Effect, Event, Forget, Process, Signal, Spawn, State, Wanted
 from .decide.reconcile import Applied, Memory, change, in_order, remembered
 from .decide.restart import Exit, Policy
@@ -34,7 +34,7 @@ from .system import launch
 from .system.files import Directory, Entry, write_whole
 from .system.follow import Follower, escaped
 from .system.hands import Hands, Identities
-from .system.inbox import Inbox
+from .system.inbox import Inbox, Requests
 from .system.limits import become_subreaper, raise_descriptor_limit
 from .system.places import UnsafeState, make_private
 from .system.records import Records
@@ -44,6 +44,8 @@ _log = Logger(namespace="ncolony")
 _output = Logger(namespace="ncolony.output")
 # A new supervisor waits this long for the lock: a forked child of the old one may hold it until its exec.
 _LOCK_WAIT_S = 2.0
+# From the last removal of a config file until it is applied.
+_DEPARTURE_S = 0.03
 _LIVE = (State.STARTING, State.RUNNING, State.STOPPING)
 
 
@@ -61,23 +63,11 @@ class Settings(msgspec.Struct, frozen=True):
     policy: Policy
 
 
-class Request:
-    """A message that was accepted and is not done yet."""
-
-    __slots__ = ("failed", "generation", "goal", "message", "names", "remaining")
-
-    def __init__(self, message: str, goal: Goal, since: dict[str, int], generation: str) -> None:
-        self.message, self.goal, self.generation = message, goal, generation
-        self.names, self.remaining = tuple(since), since
-        self.failed: list[str] = []
-
-
 class Known:
     """What the supervisor knows of one name."""
 
     __slots__ = (
-        "applied", "definition", "identity", "last_exit", "pid", "problem", "process", "reader", "requests",
-        "started", "timed", "trouble",
+        "applied", "definition", "identity", "last_exit", "pid", "problem", "process", "started", "timed", "trouble",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -89,7 +79,6 @@ class Known:
         self.pid: int | None = None
         self.started: float | None = None  # wall clock
         self.last_exit: LastExit | None = None
-        self.requests: list[Request] = []
         self.timed: float | None = None  # the deadline that is in the heap
         self.trouble = ""  # with its log or PID file
 
@@ -112,6 +101,8 @@ class Supervisor(Service):
         self._lock = -1
         self._earlier: dict[str, Status] = {}
         self._live = 0  # how many processes have an instance, or are about to
+        self._departing: set[str] = set()  # names whose file is gone, which is not applied yet
+        self._departure: Any = None
         self._pending: set[str] = set()  # names whose file was read and not applied yet
         self._were_up: set[str] = set()  # names that run again when a supervisor starts after a clean end
 
@@ -169,6 +160,7 @@ class Supervisor(Service):
         self._records = Records(reactor, settings.state, settings.pids, self._describe)
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._inbox = Inbox(reactor, settings.messages, settings.state, self._act)
+        self._requests = Requests(self._inbox.answer, self._records.write)
         self._follower = Follower(reactor, self._logs, f"{settings.state}/forwarded", self._say, self._forwarded)
         self._hands = Hands(reactor, settings.state, self._logs, settings.log_budget, self._report)
         self._hands.welcome_sent = lambda: {"read": self._follower.offsets()}
@@ -269,9 +261,9 @@ class Supervisor(Service):
             self._instances[identity] = (name, number)
             self._hands.start(identity, order)
         except launch.Impossible as impossible:
-            self._refused(name, number, str(impossible))
+            self._refused(name, identity, number, str(impossible))
         except OSError as error:
-            self._refused(name, number, f"cannot prepare its output: {error.strerror}")
+            self._refused(name, identity, number, f"cannot prepare its output: {error.strerror}")
 
     def _environment(self, name: str, identity: str, definition: Definition) -> dict[str, str]:
         """What only we can tell an instance: who it is, and what its file says."""
@@ -285,7 +277,8 @@ class Supervisor(Service):
             os.chown(path, -1 if owner.uid is None else owner.uid, -1 if owner.gid is None else owner.gid)
         return ours | {"NCOLONY_CONFIG_FILE": path}
 
-    def _refused(self, name: str, number: int, why: str) -> None:
+    def _refused(self, name: str, identity: str, number: int, why: str) -> None:
+        self._instances.pop(identity, None)
         how = Exit(refused=why)
         self._events.append((name, lifecycle.Ended(number, how, empty=True, luck=random.random())))
         self._note_exit(self._known[name], how, time.time())
@@ -297,9 +290,8 @@ class Supervisor(Service):
         self._schedule(name, known)
         if process.state is not before.state:
             self._tell(name, known)
-        self._records.changed(name)
-        if known.requests:
-            self._judge(name, known)
+        self._records.changed(name, transient=process.state is State.STARTING)
+        self._requests.judge(name, process)
         if self._quitting and process.state not in _LIVE:
             self._quit_if_done()
 
@@ -388,6 +380,23 @@ class Supervisor(Service):
         self._found(self._settings.config)
         for name in in_order(changed):
             self._read(name, changed[name])
+        if self._departing:
+            # `rm -r` of the directory removes its files first: wait until nothing more goes, then see if it is there.
+            if self._departure is not None and self._departure.active():
+                self._departure.cancel()
+            self._departure = self._reactor.callLater(_DEPARTURE_S, self._guarded, self._depart)
+
+    def _depart(self) -> None:
+        """Apply the removal of files, unless it was their directory that was removed."""
+        departing, self._departing = self._departing, set()
+        if not os.path.isdir(self._settings.config):
+            return
+        for name in departing:
+            if (known := self._known.get(name)) is not None:
+                known.definition = known.problem = None
+                self._pending.add(name)
+        if self._adopted:
+            self._apply_all()
 
     def _missing(self, directory: str, error: OSError) -> None:
         """A directory that vanished is not the removal of its processes: say so and wait for its return."""
@@ -403,6 +412,8 @@ class Supervisor(Service):
             _log.info("{directory} is back", directory=directory)
             self._problems = healed
             self._describe_ourselves()
+            if directory == self._settings.config:
+                self._departing |= self._known.keys() - {printable(name) for name in self._config.seen}
 
     def _read(self, name: str, entry: Entry | None) -> None:
         """Take note of a file: a new definition, a problem beside the last good one, or its absence."""
@@ -410,9 +421,9 @@ class Supervisor(Service):
         known = self._known.get(shown)
         if entry is None:
             if known is not None:
-                known.definition, known.problem = None, None
-                self._pending.add(shown)
+                self._departing.add(shown)
             return
+        self._departing.discard(shown)
         if known is None:
             known = self._known[shown] = Known()
         if wrong := problem_with_name(name):
@@ -443,10 +454,7 @@ class Supervisor(Service):
         """Make the process agree with its definition."""
         self._records.changed(name)
         if known.definition is None and known.problem is not None:
-            if known.process is None:
-                return  # a Problem, not a process: its status says so
-            if known.applied is not None and known.process is not None:
-                return  # adopted; goes on with what it was started from
+            return  # not a process, or adopted, and then it goes on with what it was started from
         found = self._applied_from(known.definition)
         if known.process is None:
             if found is None:
@@ -495,8 +503,9 @@ class Supervisor(Service):
         if known.definition is None and known.problem is None:
             del self._known[name]
             self._follower.forget(name)
+            self._hands.order({"do": "drop", "name": name})
         self._records.changed(name)
-        self._judge(name, known)
+        self._requests.judge(name, None)
         if self._quitting:
             self._quit_if_done()
 
@@ -525,6 +534,9 @@ class Supervisor(Service):
             process = known.process
             if process is not None and process.state in _LIVE and known.identity not in present:
                 self._events.append((name, lifecycle.Lost(process.number)))
+        for identity in self._instances.keys() - present:
+            del self._instances[identity]
+        self._hands.sweep(present)
         if not self._adopted:
             self._adopted = True
             self._apply_all()
@@ -592,10 +604,10 @@ class Supervisor(Service):
 
     def _on_refused(self, message: dict[str, Any]) -> None:
         identity = message["id"]
-        name, number = self._instances.pop(identity, ("", 0))
+        name, number = self._instances.get(identity, ("", 0))
         self._hands.release(identity)
         if name in self._known:
-            self._refused(name, number, message["why"])
+            self._refused(name, identity, number, message["why"])
 
     def _on_exited(self, message: dict[str, Any]) -> None:
         identity, end = message["id"], message["end"]
@@ -661,14 +673,10 @@ class Supervisor(Service):
     def _act(self, file_name: str, message: Message) -> None:
         """Do what a message asks for, and answer it."""
         if isinstance(message, messages.Scan):
-            self._scan_config()
-            names = self._apply_all()
+            names = self._catch_up()
             self._inbox.answer(file_name, Answer(accepted=True, state="done", names=tuple(names)))
             return
-        # What was written before the message is applied before it.
-        self._scan_config()
-        self._apply_all()
-        self._drain_events()
+        self._catch_up()
         if isinstance(message, messages.RestartAll):
             names = [name for name, known in self._known.items() if _should_run(known)]
             self._ask(file_name, names, Goal.UP, lifecycle.Restart())
@@ -681,6 +689,15 @@ class Supervisor(Service):
                 self._fail(file_name, f"no process is in group {message.group!r}")
         else:
             self._act_on_one(file_name, message)
+
+    def _catch_up(self) -> list[str]:
+        """Apply what was written before a message before the message; the names concerned."""
+        self._scan_config()
+        departing = sorted(self._departing)
+        self._depart()
+        names = self._apply_all()
+        self._drain_events()
+        return in_order({*names, *departing})
 
     def _drain_events(self) -> None:
         events, self._events = self._events, deque()
@@ -714,44 +731,13 @@ class Supervisor(Service):
             assert process is not None
             satisfied = isinstance(event, lifecycle.Start) and process.state in (State.STARTING, State.RUNNING)
             since[name] = process.number - 1 if satisfied else process.number
-        only = self._known[names[0]].applied if len(names) == 1 else None
-        request = Request(file_name, goal, since, only.generation if only else "")
-        for name in names:
-            self._known[name].requests.append(request)
             self._events.append((name, event))
-        self._answer(request)
+        only = self._known[names[0]].applied if len(names) == 1 else None
+        self._requests.accept(file_name, goal, since, only.generation if only else "")
         self._drain_events()
         for name in names:
-            if (known := self._known.get(name)) is not None:
-                self._judge(name, known)
-
-    def _judge(self, name: str, known: Known) -> None:
-        """See which requests about the process are settled."""
-        for request in list(known.requests):
-            since = request.remaining.get(name)
-            result = Verdict.DONE if since is None else verdict(request.goal, since, known.process)
-            if result is Verdict.OPEN:
-                continue
-            known.requests.remove(request)
-            request.remaining.pop(name, None)
-            if result is Verdict.FAILED:
-                request.failed.append(f"{name}: {_why_failed(request.goal, known.process)}")
-            if not request.remaining:
-                self._records.write(name)
-                self._answer(request)
-
-    def _answer(self, request: Request) -> None:
-        state = "accepted" if request.remaining else "failed" if request.failed else "done"
-        self._inbox.answer(
-            request.message,
-            Answer(
-                accepted=True,
-                state=state,
-                why="; ".join(request.failed),
-                names=request.names,
-                generation=request.generation,
-            ),
-        )
+            known = self._known.get(name)
+            self._requests.judge(name, known.process if known is not None else None)
 
     # what others see
 
@@ -844,12 +830,6 @@ class Supervisor(Service):
         self._stopped.append(waiting)
         self._guarded(self.quit)
         return waiting
-
-
-def _why_failed(goal: Goal, process: Process | None) -> str:
-    if process is None:
-        return "its file was removed"
-    return "it was started again meanwhile" if goal is Goal.DOWN else process.reason
 
 
 def _should_run(known: Known) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
 import msgspec
 
@@ -152,11 +153,12 @@ class World:
             self.sent, self.earliest_kill, self.killed = 0, self.now, False
         if isinstance(event, Kill):
             self.killed = True
-        if before.state is not State.BACKOFF and after.state is State.BACKOFF:
-            self._check_wait(after)
+        if after.state is State.BACKOFF:
+            self.ask(not self.asked, "a restart asked for is never delayed by backoff", event, before)
+            if before.state is not State.BACKOFF:
+                self._check_wait(after)
 
     def _check_wait(self, process: Process) -> None:
-        self.ask(not self.asked, "a restart asked for is never delayed by backoff", process)
         policy, wait = process.policy, (process.deadline or 0.0) - self.now
         due = min(max(self.due, policy.min_delay), policy.max_delay)
         most = min(due * (1 + policy.jitter), policy.max_delay)
@@ -193,9 +195,10 @@ class World:
         self.ask(number == self.number, "no signal to a former instance", number)
         self.ask(number not in self.over, "no signal to what is known dead", number)
         if self.killed or self.sent >= len(policy.stop):
-            self.ask(signal == KILL or policy.stop != (), "after the last step comes KILL", signal)
-            self.ask(signal != KILL or self.killed or self.now >= self.earliest_kill, "no KILL before its time", signal)
-            self.ask(signal != KILL or scope == "tree", "KILL goes to the whole tree", scope)
+            self.ask(signal == KILL, "after the last step comes KILL, again and again", signal)
+            self.ask(self.killed or self.now >= self.earliest_kill, "no KILL before its time", signal)
+            self.ask(scope == "tree", "KILL goes to the whole tree", scope)
+            self.killed = True
             return
         step, seconds = policy.stop[self.sent]
         self.ask(signal == step, "no KILL before its time", signal, policy.stop, self.sent)
@@ -219,9 +222,6 @@ class World:
         if self.wish is not Wanted.GONE:
             self.feed(Removed())
 
-    def user(self, event: Start | Stop | Restart | Kill) -> None:
-        self.feed(event)
-
     # What keeper and operating system do
 
     def carry_out(self, *, refuse: bool = False, ignores: bool = False, tough: int = 0) -> None:
@@ -240,13 +240,15 @@ class World:
                 self._signal(self.instances[number], signal, scope)
 
     def _signal(self, instance: Instance, signal: int, scope: str) -> None:
-        if signal != KILL and instance.ignores:
+        if instance.empty or (signal != KILL and instance.ignores):
             return
-        others = instance.others if scope == "process" else 0
         if signal == KILL and instance.tough:
             instance.tough -= 1
-            others = max(others, 1)
-        self.die(instance, Exit(signal=signal), min(others, max(instance.others, 1)))
+            self.die(instance, Exit(signal=signal), 1)
+        elif scope == "tree":
+            self.die(instance, Exit(signal=signal), 0)
+        elif instance.alive:
+            self.die(instance, Exit(signal=signal), instance.others)
 
     def die(self, instance: Instance, how: Exit, others: int) -> None:
         """The leader dies if it lives, and `others` are left of its tree."""
@@ -270,8 +272,22 @@ class World:
             self.feed(event)
 
     def tell_again(self, index: int) -> None:
-        """A report arrives that has arrived before."""
-        self.feed(self.told[index % len(self.told)])
+        """A report arrives that has arrived before: 0 is the last, 1 the one before it."""
+        self.feed(self.told[-1 - index % len(self.told)])
+
+    def tell_nonsense(self, index: int) -> None:
+        """What cannot be true changes nothing: that what lives left nothing behind, or news of what is over."""
+        process = self.process
+        if process is None or process.state is State.STOPPING:
+            return
+        number = process.number
+        news: list[Event] = [Emptied(number)]
+        if process.state not in ALIVE:
+            news += [Started(number), Ended(number, Exit(code=3), True, 0.5), Lost(number)]
+        event = news[index % len(news)]
+        self.cells[process.state, type(event)] += 1
+        outcome = lifecycle.step(process, event, self.now)
+        self.ask(outcome == (process, ()), "news that cannot be true changes nothing", event, process, outcome)
 
     def lose_keeper(self, *, record: bool = True) -> None:
         """Orders and reports are gone; another keeper tells what is left, and of the rest nobody knows how it ended."""
@@ -320,4 +336,44 @@ class World:
         return down and (newest is None or newest.empty)
 
 
-Move = Callable[[World], None]
+Move = Callable[[World, Random], None]
+
+
+def _die(world: World, chance: Random) -> None:
+    if (newest := world.newest) is not None and newest.alive:
+        how = chance.choice([Exit(code=0), Exit(code=3), Exit(code=7), Exit(signal=11)])
+        world.die(newest, how, chance.choice([0, 0, 1, 2]))
+
+
+def _leftovers_end(world: World, chance: Random) -> None:
+    if (newest := world.newest) is not None and not newest.alive and newest.others:
+        world.die(newest, Exit(), newest.others - 1)
+
+
+REQUESTS: list[Event] = [Start(), Start(), Restart(), Restart(), Stop(), Stop(), Kill()]
+# Each move with how often it is made.
+MOVES: dict[Move, int] = {
+    lambda world, chance: world.configure(chance.choice(POLICIES), chance.random() < 0.8, chance.random() < 0.5): 3,
+    lambda world, chance: world.remove(): 1,
+    lambda world, chance: world.feed(chance.choice(REQUESTS)): 8,
+    lambda world, chance: world.carry_out(
+        refuse=chance.random() < 0.2, ignores=chance.random() < 0.3, tough=chance.choice([0, 0, 2])
+    ): 12,
+    lambda world, chance: world.tell(): 12,
+    lambda world, chance: world.tell_again(int(chance.expovariate(0.5))): 5,
+    lambda world, chance: world.tell_nonsense(chance.randrange(12)): 2,
+    lambda world, chance: world.lose_keeper(record=chance.random() < 0.5): 2,
+    lambda world, chance: world.wait(chance.choice([0.0, 0.1, 1.0, 1.0, 5.0, 40.0])): 8,
+    _die: 6,
+    _leftovers_end: 3,
+}
+
+
+def walk(seed: int, moves: int = 60) -> World:
+    """Chance decides what happens in a world, and then it is left alone."""
+    chance = Random(seed)
+    world = World(chance.choice([State.STOPPED, State.WAITING, State.FATAL]), chance.choice(POLICIES))
+    for move in chance.choices([*MOVES], [*MOVES.values()], k=moves):
+        move(world, chance)
+    world.settle()
+    return world

@@ -9,6 +9,7 @@ import fcntl
 import itertools
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -216,7 +217,7 @@ class Bench:
 
     def order(self, argv: Sequence[str], identity: str | None = None, **fields: object) -> Message:
         """A start order, its FIFO made and held as a supervisor does it."""
-        identity = identity or f"i{next(_serial)}"
+        identity = identity or self.new_identity()
         self.make_fifo(identity)
         return {
             "do": "start",
@@ -230,6 +231,11 @@ class Bench:
             "umask": 0o22,
             **fields,
         }
+
+    @staticmethod
+    def new_identity() -> str:
+        """One that no other test uses: keepers find instances by it in the environment of every process here."""
+        return f"i{secrets.token_hex(6)}"
 
     def make_fifo(self, identity: str) -> None:
         """Make the FIFO of an instance and hold it."""

@@ -318,6 +318,7 @@ def test_death_by_signal_and_policy(colony: Colony) -> None:
     colony.put("never", {"args": colony.payload("never", "serve"), "restart": "never"})
     colony.start("-m", "0.05", "-M", "0.05")
     for name in ("on-failure", "never"):
+        colony.wait_for_notes(name)
         os.kill(colony.wait_until_running(name), signal.SIGKILL)
     colony.wait_until_running("on-failure", instance=2)
     status = colony.wait_for_status("never", state="EXITED", pid=None)

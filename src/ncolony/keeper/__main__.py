@@ -300,6 +300,11 @@ class Keeper:
         """New sizes for the log of a running process."""
         self.logs.get(order["name"]).configure(order["log"])
 
+    def do_drop(self, order: dict[str, Any]) -> None:
+        """The process is gone: its log files stay, what we know of them goes."""
+        if not any(instance.name == order["name"] for instance in self.by_id.values()):
+            self.logs.drop(order["name"])
+
     def do_reopen(self, _order: dict[str, Any]) -> None:
         self.logs.reopen()
 

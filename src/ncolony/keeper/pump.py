@@ -46,6 +46,11 @@ class Logs:
             self.by_name[name] = Log(self, name)
         return self.by_name[name]
 
+    def drop(self, name: str) -> None:
+        """Know nothing more of a log."""
+        if (log := self.by_name.pop(name, None)) is not None:
+            log.close()
+
     def share(self) -> int:
         """Bytes one file may have, so that all logs with their kept files stay within the budget."""
         return min(max(self.budget // max(len(self.by_name), 1) // (_KEEP + 1), _SMALLEST), _LARGEST)

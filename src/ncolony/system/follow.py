@@ -36,11 +36,11 @@ def _whole_characters(piece: bytes) -> bytes:
 class _Reader:
     """Where one process's log has been forwarded to, and the file that the next byte is in."""
 
-    __slots__ = ("base", "cuts", "end", "file", "offset", "queued")
+    __slots__ = ("base", "cuts", "end", "file", "leaving", "offset", "queued")
 
     def __init__(self, offset: int) -> None:
         self.offset = self.end = offset
-        self.base, self.file, self.queued = 0, -1, False
+        self.base, self.file, self.queued, self.leaving = 0, -1, False, False
         self.cuts: deque[int] = deque()  # where an instance ended: an unfinished line is finished there
 
 
@@ -83,7 +83,7 @@ class Follower:
             self._close(reader)
             reader.offset, reader.end = start, end
             reader.cuts.clear()
-        reader.end = max(reader.end, end)
+        reader.end, reader.leaving = max(reader.end, end), False
         if last:
             reader.cuts.append(end)
         self._enqueue(name, reader)
@@ -97,8 +97,12 @@ class Follower:
             self._reactor.callLater(0, self._turn)
 
     def forget(self, name: str) -> None:
-        """The process is gone; its log stays, what we know of it goes."""
-        if (reader := self._readers.pop(name, None)) is not None:
+        """The process is gone; its log stays, what we know of it goes, once its last words are forwarded."""
+        reader = self._readers.get(name)
+        if reader is not None and reader.queued:
+            reader.leaving = True
+        elif reader is not None:
+            del self._readers[name]
             self._close(reader)
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._commits}/{name}")
@@ -123,6 +127,8 @@ class Follower:
             self._commit(name, reader.offset, moved=reader.offset > before)
             if reader.offset > before and reader.offset < reader.end:
                 self._enqueue(name, reader)
+            elif reader.leaving:
+                self.forget(name)
         if not self._queue:
             waiting, self._idle = self._idle, []
             for call in waiting:

@@ -169,6 +169,15 @@ class Hands:
         if (fifo := self._fifos.pop(identity, None)) is not None:
             os.close(fifo)
 
+    def sweep(self, present: set[str]) -> None:
+        """Remove what is left of instances that the keeper does not hold: those whose order never reached it."""
+        for identity in self._fifos.keys() - present:
+            self.release(identity)
+        for directory in ("fifo", "config"):
+            for identity in set(os.listdir(f"{self._state}/{directory}")) - present:
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self._state}/{directory}/{identity}")
+
     def signal(self, identity: str, number: int, scope: str, wake: bool) -> None:
         """Send a signal to an instance's tree or process; `wake` continues what is stopped."""
         self.order({"do": "signal", "id": identity, "signal": number, "scope": scope, "wake": wake})

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from ..decide.answer import Goal, Verdict, verdict
+from ..decide.lifecycle import Process
 from ..model.config import Problem
 from ..model.message import Answer, Message, decode
 from ..model.names import is_ignored, printable
@@ -121,3 +123,59 @@ class Inbox:
                     os.unlink(found.path)
                 else:
                     self._given.append((self._reactor.seconds(), found.name))
+
+
+class _Request:
+    """A message that was accepted and is not done yet."""
+
+    __slots__ = ("failed", "generation", "goal", "message", "names", "remaining")
+
+    def __init__(self, message: str, goal: Goal, since: dict[str, int], generation: str) -> None:
+        self.message, self.goal, self.generation = message, goal, generation
+        self.names, self.remaining = tuple(since), since
+        self.failed: list[str] = []
+
+
+class Requests:
+    """Accepted messages, until each of their processes has got there or has failed to."""
+
+    def __init__(self, answer: Callable[[str, Answer], None], record: Callable[[str], None]) -> None:
+        self._write, self._record = answer, record
+        self._by_name: dict[str, list[_Request]] = {}
+
+    def accept(self, message: str, goal: Goal, since: dict[str, int], generation: str) -> None:
+        """Answer that the message is accepted; `since` has the newest instance's number of every name."""
+        request = _Request(message, goal, since, generation)
+        for name in since:
+            self._by_name.setdefault(name, []).append(request)
+        self._answer(request)
+
+    def judge(self, name: str, process: Process | None) -> None:
+        """See which requests about the process are settled, and answer them; its status is written first."""
+        for request in list(self._by_name.get(name, ())):
+            result = verdict(request.goal, request.remaining[name], process)
+            if result is Verdict.OPEN:
+                continue
+            self._by_name[name].remove(request)
+            del request.remaining[name]
+            if result is Verdict.FAILED:
+                request.failed.append(f"{name}: {_why_failed(request.goal, process)}")
+            if not request.remaining:
+                self._record(name)
+                self._answer(request)
+        if not self._by_name.get(name, True):
+            del self._by_name[name]
+
+    def _answer(self, request: _Request) -> None:
+        state = "accepted" if request.remaining else "failed" if request.failed else "done"
+        why = "; ".join(request.failed)
+        self._write(
+            request.message,
+            Answer(accepted=True, state=state, why=why, names=request.names, generation=request.generation),
+        )
+
+
+def _why_failed(goal: Goal, process: Process | None) -> str:
+    if process is None:
+        return "its file was removed"
+    return "it was started again meanwhile" if goal is Goal.DOWN else process.reason

@@ -12,8 +12,10 @@ import msgspec
 from ..model.status import Status, decode
 from .files import remove_if_there, write_whole
 
-# A process that starts passes through two states within milliseconds: one file for both.
+# A process that starts passes through two states within milliseconds, or half a second when a thousand start: one file
+# for both, since on some filesystems a file costs as much as a process (ext4: 0.2 ms for each rename onto another).
 _SOON_S = 0.01
+_TRANSIENT_S = 0.5
 _FILES_PER_TURN = 64
 # While everything stops, a process passes through two states too, and it takes as long as it takes.
 _SLOWLY_S = 1.0
@@ -26,17 +28,32 @@ class Records:
         self._reactor, self._describe = reactor, describe
         self._statuses, self._pids = f"{state}/status", pids
         self._dirty: dict[str, None] = {}
-        self._scheduled = False
+        self._transient: dict[str, None] = {}
+        self._scheduled = self._scheduled_transient = False
         self._soon = _SOON_S
 
     def slow_down(self) -> None:
         """Everything is about to change: write less often. `flush` at the end writes the rest."""
         self._soon = _SLOWLY_S
 
-    def changed(self, name: str) -> None:
-        """The process is not what its status file says."""
-        self._dirty[name] = None
-        self._later(self._soon)
+    def changed(self, name: str, transient: bool = False) -> None:
+        """The process is not what its status file says; `transient` when it will soon change again."""
+        if not transient:
+            self._transient.pop(name, None)
+            self._dirty[name] = None
+            self._later(self._soon)
+            return
+        self._dirty.pop(name, None)
+        self._transient[name] = None
+        if not self._scheduled_transient:
+            self._scheduled_transient = True
+            self._reactor.callLater(_TRANSIENT_S, self._flush_transient)
+
+    def _flush_transient(self) -> None:
+        """What was to change soon did not."""
+        self._scheduled_transient = False
+        for name in list(self._transient):
+            self.changed(name)
 
     def _later(self, delay: float) -> None:
         if not self._scheduled:
@@ -53,6 +70,7 @@ class Records:
     def write(self, name: str) -> None:
         """Write the status file now, or remove it when the process is gone. A full disk harms nothing else."""
         self._dirty.pop(name, None)
+        self._transient.pop(name, None)
         status = self._describe(name)
         with contextlib.suppress(OSError):
             if status is None:
@@ -62,7 +80,7 @@ class Records:
 
     def flush(self) -> None:
         """Write everything that is due."""
-        for name in list(self._dirty):
+        for name in [*self._dirty, *self._transient]:
             self.write(name)
 
     def earlier(self) -> dict[str, Status]:
