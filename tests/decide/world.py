@@ -44,6 +44,11 @@ TIMED = (State.BACKOFF, State.STOPPING)
 FORMER = 3
 # What the longest stop, backoff and repeated KILL of the policies below add up to, with room.
 PATIENCE_S = 100.0
+OVER = "what is known dead and empty neither runs nor is stopped"
+# More orders, reports and deadlines than these take.
+ROUNDS = 500
+# So many walks show every cell of the table several times over.
+WALKS = 2000
 
 POLICIES = [
     Policy(1.0, 1.0, 8.0, 0.0, "always", (0,), ((TERM, 5.0),), "tree"),
@@ -146,7 +151,7 @@ class World:
         """What holds after every step."""
         self.ask((after.deadline is not None) == (after.state in TIMED), "deadlines are of BACKOFF and STOPPING", after)
         self.ask(after.wanted is self.wish, "what is wanted is what was asked for last", self.wish, event, after)
-        self.ask(after.state not in (*ALIVE, State.STOPPING) or after.number not in self.over, "known dead", after)
+        self.ask(after.state not in (*ALIVE, State.STOPPING) or after.number not in self.over, OVER, after)
         if isinstance(event, Tick) and (before.deadline is None or self.now < before.deadline):
             self.ask((after, effects) == (before, ()), "an early tick changes nothing", before, after)
         if before.state is not State.STOPPING and after.state is State.STOPPING:
@@ -193,7 +198,7 @@ class World:
         policy = self.process.policy
         self.ask(self.process.state is State.STOPPING, "signals are of STOPPING", self.process)
         self.ask(number == self.number, "no signal to a former instance", number)
-        self.ask(number not in self.over, "no signal to what is known dead", number)
+        self.ask(number not in self.over, OVER, number)
         if self.killed or self.sent >= len(policy.stop):
             self.ask(signal == KILL, "after the last step comes KILL, again and again", signal)
             self.ask(self.killed or self.now >= self.earliest_kill, "no KILL before its time", signal)
@@ -312,11 +317,12 @@ class World:
     def settle(self) -> None:
         """Left alone, with everything told and what starts living on, it comes to what is wanted in good time."""
         began = self.now
-        while self.now - began < PATIENCE_S:
-            while self.orders or self.reports:
-                self.carry_out()
-                self.tell()
-            if self.process is None or self.process.deadline is None:
+        for _ in range(ROUNDS):
+            self.carry_out()
+            self.tell()
+            if self.orders or self.reports:
+                continue
+            if self.process is None or self.process.deadline is None or self.now - began > PATIENCE_S:
                 break
             self.wait(max(0.0, self.process.deadline - self.now))
         self.ask(self._settled(), "left alone, it settles on what is wanted", self.process, self.wish, self.newest)
@@ -351,29 +357,35 @@ def _leftovers_end(world: World, chance: Random) -> None:
 
 
 REQUESTS: list[Event] = [Start(), Start(), Restart(), Restart(), Stop(), Stop(), Kill()]
-# Each move with how often it is made.
-MOVES: dict[Move, int] = {
+# Each move with how often it is made: what users do, and what becomes of it.
+BY_USERS: dict[Move, int] = {
     lambda world, chance: world.configure(chance.choice(POLICIES), chance.random() < 0.8, chance.random() < 0.5): 3,
     lambda world, chance: world.remove(): 1,
     lambda world, chance: world.feed(chance.choice(REQUESTS)): 8,
+}
+BY_ITSELF: dict[Move, int] = {
     lambda world, chance: world.carry_out(
         refuse=chance.random() < 0.2, ignores=chance.random() < 0.3, tough=chance.choice([0, 0, 2])
     ): 12,
     lambda world, chance: world.tell(): 12,
-    lambda world, chance: world.tell_again(int(chance.expovariate(0.5))): 5,
+    lambda world, chance: world.tell_again(int(chance.expovariate(0.5))): 4,
     lambda world, chance: world.tell_nonsense(chance.randrange(12)): 2,
-    lambda world, chance: world.lose_keeper(record=chance.random() < 0.5): 2,
-    lambda world, chance: world.wait(chance.choice([0.0, 0.1, 1.0, 1.0, 5.0, 40.0])): 8,
-    _die: 6,
-    _leftovers_end: 3,
+    lambda world, chance: world.lose_keeper(record=chance.random() < 0.5): 1,
+    lambda world, chance: world.wait(chance.choice([0.0, 0.1, 1.0, 1.0, 5.0, 40.0])): 10,
+    _die: 10,
+    _leftovers_end: 2,
 }
 
 
-def walk(seed: int, moves: int = 60) -> World:
-    """Chance decides what happens in a world, and then it is left alone."""
+def walk(seed: int, moves: int = 80) -> World:
+    """Chance decides what happens in a world, whose users are eager or calm, and then it is left alone."""
     chance = Random(seed)
     world = World(chance.choice([State.STOPPED, State.WAITING, State.FATAL]), chance.choice(POLICIES))
-    for move in chance.choices([*MOVES], [*MOVES.values()], k=moves):
+    eagerness = chance.choice([0.05, 0.2, 0.4])
+    world.feed(chance.choice(REQUESTS))
+    for _ in range(moves):
+        all_moves = BY_USERS if chance.random() < eagerness else BY_ITSELF
+        (move,) = chance.choices([*all_moves], [*all_moves.values()])
         move(world, chance)
     world.settle()
     return world

@@ -329,7 +329,7 @@ def test_log_settings_outlive_the_keeper(bench: Bench, line: Line) -> None:
 
 
 def test_output_that_a_dead_keeper_did_not_tell_of(bench: Bench, line: Line) -> None:
-    """Lines that were written to the log but never forwarded are told of by the next keeper, though nothing new comes."""
+    """Lines that were written to the log but never forwarded are told of by the next keeper, without anything new."""
     line.close()  # nobody to forward it
     second = bench.call()
     second.hello()

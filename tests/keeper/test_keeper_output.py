@@ -295,7 +295,9 @@ def test_any_bytes(bench: Bench, line: Line) -> None:
 
 def test_line_longer_than_a_file(bench: Bench, line: Line) -> None:
     """A line of 3 MB is kept whole across files, and the lines around it too."""
-    script = "import os\nos.write(1, b'before\\n')\nd = b'y' * 3_000_000 + b'\\nafter\\n'\nwhile d: d = d[os.write(1, d):]"
+    script = (
+        "import os\nos.write(1, b'before\\n')\nd = b'y' * 3_000_000 + b'\\nafter\\n'\nwhile d: d = d[os.write(1, d):]"
+    )
     settings = {"forward": False, "max_bytes": 200_000, "keep": 100}
     identity, _ = bench.start(line, [*PYTHON, script], name="long", log=settings)
     line.wait_for("exited", id=identity)
@@ -409,7 +411,7 @@ print(json.dumps(said))
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_full_disk(bench: Bench) -> None:
-    """On a full disk the process runs on and its output is dropped and counted; with space writing resumes by itself."""
+    """On a full disk the process runs on and its output is dropped and counted; with space again writing resumes."""
     here = str(Path(__file__).parent)
     script = FULL_DISK.replace("HERE", repr(here)).replace("ROOT", repr(str(bench.root / "inside")))
     command = ["unshare", "-m", PYTHON[0], "-c", script]

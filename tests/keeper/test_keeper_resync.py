@@ -229,7 +229,7 @@ def test_torn_frames(bench: Bench, line: Line) -> None:
     """Orders are understood in whatever pieces they come, several in one piece too."""
     orders = [bench.order(SLEEP) for _ in range(3)]
     data = b"".join(Line.frame(order) for order in orders)
-    for at in range(0, 200):
+    for at in range(200):
         line.peer.sendall(data[at : at + 1])
     line.peer.sendall(data[200:])
     for order in orders:

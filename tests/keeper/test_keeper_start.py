@@ -13,8 +13,8 @@ from bench import PYTHON, SLEEP, Bench, Line, Message, children_of, is_alive, st
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 # A user number without an entry in passwd, and one group beside its own.
-SOMEBODY = {"uid": 54321, "gid": 54322, "groups": [54323]}
-OURSELVES = {"uid": os.geteuid(), "gid": os.getegid(), "groups": None}
+SOMEBODY: Message = {"uid": 54321, "gid": 54322, "groups": [54323]}
+OURSELVES: Message = {"uid": os.geteuid(), "gid": os.getegid(), "groups": None}
 # The two ways to start an instance: the fast one, and the one that can become another user.
 WAYS = pytest.mark.parametrize("way", [{}, OURSELVES], ids=["posix_spawn", "fork"])
 

@@ -118,13 +118,7 @@ def test_each_polite_signal_is_sent_once(bench: Bench, line: Line) -> None:
 
 def test_kill_goes_on_until_a_forking_chain_ends(bench: Bench, line: Line) -> None:
     """Processes that fork and exit, each child in a new session, do not run away from KILL."""
-    script = (
-        "import os, time\n"
-        "while True:\n"
-        "    if os.fork(): os._exit(0)\n"
-        "    os.setsid()\n"
-        "    time.sleep(0.005)\n"
-    )
+    script = "import os, time\nwhile True:\n    if os.fork(): os._exit(0)\n    os.setsid()\n    time.sleep(0.005)\n"
     identity, _ = bench.start(line, [*PYTHON, script])
     assert line.wait_for("exited", id=identity)["empty"] is False
     line.say("signal", id=identity, signal=KILL, scope="tree")

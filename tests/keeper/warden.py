@@ -52,10 +52,10 @@ def main(descriptor: int) -> None:
     signal.set_wakeup_fd(hear, warn_on_full_buffer=False)
     reaping = True
     while True:
-        ready, _, _ = select.select([test, heard], [], [])
+        ready, _, _ = select.select([test.fileno(), heard], [], [])
         if heard in ready:
             os.read(heard, 1 << 16)
-        if test in ready:
+        if test.fileno() in ready:
             data, given, _, _ = socket.recv_fds(test, 1 << 16, 1)
             if not data:
                 return
