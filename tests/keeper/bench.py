@@ -26,7 +26,7 @@ import ncolony
 
 KEEPER = Path(ncolony.__file__).parent / "keeper"
 WARDEN = Path(__file__).with_name("warden.py")
-PATIENCE_S = 20.0
+PATIENCE_S = 10.0
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 SLEEP = ["/bin/sleep", "1000"]
 Message = dict[str, Any]

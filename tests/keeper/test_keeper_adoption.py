@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import PYTHON, SLEEP, Bench, Line, exit_status_is_known, is_alive, start_time_of, state_of, wait_for
+from bench import (
+    PYTHON,
+    SLEEP,
+    Bench,
+    Line,
+    children_of,
+    exit_status_is_known,
+    is_alive,
+    start_time_of,
+    state_of,
+    wait_for,
+)
 
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
 
@@ -166,6 +177,17 @@ def bench_is_running(program: Path) -> bool:
         except OSError:
             continue
     return False
+
+
+def test_children_of_an_adopted_instance_are_told_too(bench: Bench, line: Line) -> None:
+    """One signal to the tree of an adopted leader reaches every child, though their parent is dead before."""
+    identity, leader = bench.start(line, ["/bin/sh", "-c", "for i in $(seq 50); do sleep 1000 & done; wait"])
+    wait_for(lambda: len(children_of(leader)) == 50, "the children are there")
+    second = next_keeper(bench)
+    second.hello()
+    second.say("signal", id=identity, signal=TERM, scope="tree")
+    if not second.wait_for("exited", id=identity)["empty"]:
+        second.wait_for("emptied", id=identity)
 
 
 def test_child_without_mark_gets_the_signal(bench: Bench, line: Line) -> None:

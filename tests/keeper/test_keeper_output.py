@@ -185,7 +185,10 @@ def test_budget_is_shared(tmp_path: Path) -> None:
     try:
         line = bench.start_keeper(budget=1_000_000)
         line.hello()
-        both = [bench.start(line, writer(20_000), name=name, log={"forward": False})[0] for name in ("one", "two")]
+        waits = f"open({str(bench.gate)!r}).read()\n" + WRITER.replace("LINES", "20_000")
+        both = [bench.start(line, [*PYTHON, waits], name=name, log={"forward": False})[0] for name in ("one", "two")]
+        for _ in both:
+            bench.open_gate()
         for identity in both:
             line.wait_for("exited", id=identity)
         total = sum(len(bench.output(name)) for name in ("one", "two"))
@@ -274,7 +277,6 @@ def test_word_of_output_waits_for_the_answer(bench: Bench, line: Line) -> None:
     wait_for(lambda: bench.output("loud").endswith(b"\n500\n"), "all is written")
     line.barrier()
     assert len([message for message in line.heard if message["is"] == "output"]) == 1
-    read_on(line, "loud")
     size = len(bench.output("loud"))
     while read_on(line, "loud")["to"] < size:
         pass

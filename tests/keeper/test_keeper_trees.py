@@ -59,6 +59,15 @@ def test_signal_to_the_tree_reaches_daemons(bench: Bench, line: Line) -> None:
     assert not is_alive(leader)
 
 
+def test_children_are_told_although_the_leader_dies_first(bench: Bench, line: Line) -> None:
+    """One signal to the tree reaches every child, though their parent is dead before its turn comes."""
+    identity, leader = bench.start(line, ["/bin/sh", "-c", "for i in $(seq 50); do sleep 1000 & done; wait"])
+    wait_for(lambda: len(children_of(leader)) == 50, "the children are there")
+    line.say("signal", id=identity, signal=TERM, scope="tree")
+    if not line.wait_for("exited", id=identity)["empty"]:
+        line.wait_for("emptied", id=identity)
+
+
 def test_signal_to_the_process_spares_its_children(bench: Bench, line: Line) -> None:
     """With the scope "process" only the leader is signalled."""
     file = bench.root / "daemon"

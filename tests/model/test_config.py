@@ -126,8 +126,8 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("args", ["a", ["b"]], "args[1]", '["b"]'),
     ("args", ["a", "b\0"], "args", "NUL"),
     ("env", [], "env", "[]"),
-    ("env", {"A": 1}, "env", '"A":1'),
-    ("env", {"A": None}, "env", '"A":null'),
+    ("env", {"A": 18}, "env", "18"),
+    ("env", {"A": None}, "env", "null"),
     ("env", {"": "x"}, "env", '"":"x"'),
     ("env", {"A=B": "x"}, "env", '"A=B":"x"'),
     ("env", {"A\0": "x"}, "env", "NUL"),
@@ -213,7 +213,8 @@ BAD: list[tuple[str, Any, str, str]] = [
 def test_a_bad_value(key: str, value: Any, named: str, said: str) -> None:
     """A value of the wrong type or range is a Problem that names file, key and value."""
     found = problem(written(**{key: value}))
-    assert found.key.partition("[...]")[0] == named
+    # Of what is wrong inside `env` or `log`, the key may say more.
+    assert found.key == named or (named in ("env", "log") and found.key.startswith(named))
     assert said in found.why
     assert str(found).startswith(f"cannot use web: {found.key}: ")
 

@@ -195,7 +195,7 @@ class TestFindOwner:
 
 
 def test_order(tmp_path: Path) -> None:
-    """An order holds program, arguments, environment, directory, umask and user; the supervisor's where none is said."""
+    """An order holds program, arguments, environment, directory, umask and user; the supervisor's if none is said."""
     around = Surroundings({"PATH": "/bin", "SECRET": "x"}, str(tmp_path), 0o077, 100)
     keys = {"args": ["sh", "-c", "true"], "env": {"A": "1"}, "cwd": "below", "umask": "027"}
     definition = define("web", json.dumps(keys).encode())
