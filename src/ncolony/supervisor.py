@@ -99,6 +99,7 @@ class Supervisor(Service):
         self._stopped: list[Deferred[None]] = []
         self._problems: list[str] = []
         self._lock = -1
+        self._failed = False
         self._earlier: dict[str, Status] = {}
         self._live = 0  # how many processes have an instance, or are about to
         self._departing: set[str] = set()  # names whose file is gone, which is not applied yet
@@ -129,13 +130,30 @@ class Supervisor(Service):
             sys.exit(f"cannot start: {unsafe}")
         except OSError as error:
             sys.exit(f"cannot start: cannot use {error.filename}, state directory {settings.state}: {error.strerror}")
-        self._reactor.callWhenRunning(self._begin)
+        self._reactor.callWhenRunning(self._begin_or_say_why)
+
+    def _begin_or_say_why(self) -> None:
+        """A supervisor that cannot begin says so and ends; what runs under a keeper is not touched."""
+        try:
+            self._begin()
+        except Exception as error:  # noqa: BLE001
+            _log.failure("cannot start")
+            sys.stderr.write(f"cannot start: {error}\n")
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """End with status 1, leaving what runs to the next supervisor."""
+        self._failed = True
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        self._reactor.stop()
 
     def _check_places(self) -> None:
         state = os.path.realpath(self._settings.state)
         for directory in (self._settings.config, self._settings.messages):
             if os.path.commonpath([state, os.path.realpath(directory)]) == os.path.realpath(directory):
                 sys.exit(f"cannot start: the state directory {state} lies inside {directory}")
+        if os.path.realpath(self._settings.config) == os.path.realpath(self._settings.messages):
+            sys.exit(f"cannot start: {self._settings.config} cannot be for both configuration and messages")
 
     def _take_lock(self) -> None:
         path = f"{self._settings.state}/lock"
@@ -215,12 +233,7 @@ class Supervisor(Service):
             call(*arguments)
         except Exception:  # noqa: BLE001
             _log.failure("cannot go on with one thing; the others are not concerned")
-        while self._events:
-            name, event = self._events.popleft()
-            try:
-                self._step(name, event)
-            except Exception:  # noqa: BLE001
-                _log.failure("cannot go on with {name}; the others are not concerned", name=name)
+        self._drain_events()
         self._hands.flush()
         self._set_wake_up()
 
@@ -233,7 +246,7 @@ class Supervisor(Service):
         self._live += (known.process.state in _LIVE) - (before.state in _LIVE)
         for effect in effects:
             self._perform(name, known, effect)
-        if known.process is not before:
+        if known.process is not None and known.process is not before:
             self._changed(name, known, before)
 
     def _perform(self, name: str, known: Known, effect: Effect) -> None:
@@ -249,8 +262,8 @@ class Supervisor(Service):
         definition = known.definition
         identity = self._identities.new()
         known.identity, known.pid = identity, None
-        if not self._hands.connected:
-            return  # the keeper is told when it is there: see _welcome
+        if not self._hands.agreed:
+            return  # first the keeper says what it holds: see _on_welcome
         try:
             if definition is None:
                 raise launch.Impossible(known.problem or "there is no definition of it")
@@ -279,6 +292,7 @@ class Supervisor(Service):
 
     def _refused(self, name: str, identity: str, number: int, why: str) -> None:
         self._instances.pop(identity, None)
+        self._remove_snapshot(identity)
         how = Exit(refused=why)
         self._events.append((name, lifecycle.Ended(number, how, empty=True, luck=random.random())))
         self._note_exit(self._known[name], how, time.time())
@@ -346,6 +360,8 @@ class Supervisor(Service):
         """The truth about both directories."""
         self._watcher.arm(self._settings.config)
         self._watcher.arm(self._settings.messages)
+        self._records.retry()
+        self._inbox.retry()
         self._look_config(None)
         self._look_messages(None)
 
@@ -356,7 +372,7 @@ class Supervisor(Service):
         self._reactor.callLater(self._settings.frequency, self._scan_periodically)
 
     def _look_messages(self, names: Iterable[str] | None) -> None:
-        if not self._adopted:
+        if not self._adopted or self._quitting:
             return
         try:
             self._inbox.scan(names)
@@ -366,6 +382,8 @@ class Supervisor(Service):
             self._found(self._settings.messages)
 
     def _look_config(self, names: Iterable[str] | None) -> None:
+        if self._quitting:
+            return
         self._scan_config(names)
         if self._adopted:
             self._apply_all()
@@ -380,14 +398,18 @@ class Supervisor(Service):
         self._found(self._settings.config)
         for name in in_order(changed):
             self._read(name, changed[name])
-        if self._departing:
-            # `rm -r` of the directory removes its files first: wait until nothing more goes, then see if it is there.
-            if self._departure is not None and self._departure.active():
-                self._departure.cancel()
-            self._departure = self._reactor.callLater(_DEPARTURE_S, self._guarded, self._depart)
+        if self._departing and (self._departure is None or not self._departure.active()):
+            self._departure = self._reactor.callLater(_DEPARTURE_S, self._guarded, self._depart, len(self._departing))
 
-    def _depart(self) -> None:
-        """Apply the removal of files, unless it was their directory that was removed."""
+    def _depart(self, seen: int | None = None) -> None:
+        """Apply the removal of files, unless it was their directory that was removed.
+
+        `rm -r` removes the files before the directory: while more of them go (there were `seen`), that is awaited.
+        """
+        if seen is not None and len(self._departing) > seen:
+            more = len(self._departing)
+            self._departure = self._reactor.callLater(_DEPARTURE_S, self._guarded, self._depart, more)
+            return
         departing, self._departing = self._departing, set()
         if not os.path.isdir(self._settings.config):
             return
@@ -413,25 +435,25 @@ class Supervisor(Service):
             self._problems = healed
             self._describe_ourselves()
             if directory == self._settings.config:
-                self._departing |= self._known.keys() - {printable(name) for name in self._config.seen}
+                self._departing |= self._known.keys() - self._config.seen.keys()
 
     def _read(self, name: str, entry: Entry | None) -> None:
         """Take note of a file: a new definition, a problem beside the last good one, or its absence."""
-        shown = printable(name)
-        known = self._known.get(shown)
+        known = self._known.get(name)
         if entry is None:
             if known is not None:
-                self._departing.add(shown)
+                self._departing.add(name)
             return
-        self._departing.discard(shown)
+        self._departing.discard(name)
         if known is None:
-            known = self._known[shown] = Known()
+            known = self._known[name] = Known()
+        shown = printable(name)
         if wrong := problem_with_name(name):
             found: Definition | Problem = Problem(shown, "", wrong)
         elif entry.data is None:
             found = Problem(shown, "", entry.why)
         else:
-            found = define(name, entry.data)
+            found = define(shown, entry.data)
         if isinstance(found, Problem):
             if known.problem != str(found):
                 known.problem = str(found)
@@ -439,8 +461,8 @@ class Supervisor(Service):
         else:
             known.definition, known.problem = found, None
             for warning in found.warnings:
-                _log.warn("{name}: {warning}", name=name, warning=warning)
-        self._pending.add(shown)
+                _log.warn("{name}: {warning}", name=shown, warning=warning)
+        self._pending.add(name)
 
     def _apply_all(self) -> list[str]:
         """Apply what was read; the names concerned."""
@@ -480,7 +502,8 @@ class Supervisor(Service):
             return Process(name=name, policy=found.policy, since=now)
         known.last_exit = status.last_exit
         wait = (status.next_try or 0.0) - time.time()
-        memory = Memory(status.state, status.generation, status.wanted, status.instance, status.reason, wait)
+        last = None if status.last_exit is None else _exit_from(status.last_exit)
+        memory = Memory(status.state, status.generation, status.wanted, status.instance, status.reason, wait, last)
         if (process := remembered(name, found, memory, now)) is not None:
             known.applied = found
             return process
@@ -516,7 +539,7 @@ class Supervisor(Service):
 
     def _on_lost(self, message: dict[str, Any]) -> None:
         self._reap()
-        if self._hands.leaving or (self._quitting and not self._live):
+        if self._hands.leaving or (self._quitting and self._adopted and not self._live):
             self._finish()
         else:
             _log.error("the keeper is gone; starting another, which adopts what runs")
@@ -537,8 +560,10 @@ class Supervisor(Service):
         for identity in self._instances.keys() - present:
             del self._instances[identity]
         self._hands.sweep(present)
+        self._hands.agreed = True
         if not self._adopted:
             self._adopted = True
+            self._follower.catch_up({one["name"] for one in held if not one["empty"]})
             self._apply_all()
             for name in [name for name in self._earlier if name not in self._known]:
                 del self._earlier[name]
@@ -561,8 +586,10 @@ class Supervisor(Service):
             self._hands.hold(identity)
             if known.process is None or known.process.number < number:
                 self._adopt(name, known, one)
-        if known.identity == identity and one["alive"]:
-            self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
+        if known.identity == identity:
+            self._events.append((name, lifecycle.Resumed(number)))
+            if one["alive"]:
+                self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
         if one["end"] is not None and not one["alive"]:
             self._on_exited({"id": identity, "end": one["end"], "empty": one["empty"]})
 
@@ -573,18 +600,25 @@ class Supervisor(Service):
         known.applied = Applied(generation, digest, found.policy if found and found.digest == digest else policy, True)
         known.identity = one["id"]
         restarts = 0
-        wanted = Wanted.UP
+        wanted, stopping = Wanted.UP, False
         if (status := self._earlier.pop(name, None)) is not None:
             known.last_exit, restarts = status.last_exit, status.restarts
             wanted = Wanted.DOWN if status.wanted == Wanted.DOWN else Wanted.UP
+            stopping = status.state == State.STOPPING and status.instance == one["number"]
+        if not one["alive"] and (stopping or wanted is Wanted.DOWN):
+            state = State.STOPPING  # what it was stopped for still holds
+        else:
+            state = State.STARTING
+            if wanted is Wanted.DOWN:
+                self._events.append((name, lifecycle.Stop()))
+            elif stopping:
+                self._events.append((name, lifecycle.Restart()))
         known.process = Process(
-            name=name, policy=known.applied.policy, wanted=Wanted.UP, state=State.STARTING, number=one["number"],
+            name=name, policy=known.applied.policy, wanted=wanted, state=state, number=one["number"],
             since=self._reactor.seconds(), alive=True, restarts=restarts,
         )  # fmt: skip
         self._live += 1
         self._pending.add(name)
-        if wanted is Wanted.DOWN and one["alive"]:
-            self._events.append((name, lifecycle.Stop()))
         _log.info("{name}: adopted, pid {pid}", name=name, pid=one["pid"])
 
     def _on_started(self, message: dict[str, Any]) -> None:
@@ -633,6 +667,9 @@ class Supervisor(Service):
     def _over(self, identity: str) -> None:
         self._instances.pop(identity, None)
         self._hands.forget(identity)
+        self._remove_snapshot(identity)
+
+    def _remove_snapshot(self, identity: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(f"{self._settings.state}/config/{identity}")
 
@@ -671,7 +708,14 @@ class Supervisor(Service):
     # requests
 
     def _act(self, file_name: str, message: Message) -> None:
-        """Do what a message asks for, and answer it."""
+        """Do what a message asks for, and answer it; whatever goes wrong, the next message has its turn."""
+        try:
+            self._act_on(file_name, message)
+        except Exception as error:  # noqa: BLE001
+            _log.failure("cannot do what message {file_name} asks", file_name=file_name)
+            self._inbox.answer(file_name, Answer(accepted=True, state="failed", why=f"cannot do it: {error}"))
+
+    def _act_on(self, file_name: str, message: Message) -> None:
         if isinstance(message, messages.Scan):
             names = self._catch_up()
             self._inbox.answer(file_name, Answer(accepted=True, state="done", names=tuple(names)))
@@ -700,9 +744,12 @@ class Supervisor(Service):
         return in_order({*names, *departing})
 
     def _drain_events(self) -> None:
-        events, self._events = self._events, deque()
-        for name, event in events:
-            self._step(name, event)
+        while self._events:
+            name, event = self._events.popleft()
+            try:
+                self._step(name, event)
+            except Exception:  # noqa: BLE001
+                _log.failure("cannot go on with {name}; the others are not concerned", name=name)
 
     def _act_on_one(self, file_name: str, message: messages.Restart | messages.Start | messages.Stop) -> None:
         name = message.name
@@ -733,8 +780,10 @@ class Supervisor(Service):
             since[name] = process.number - 1 if satisfied else process.number
             self._events.append((name, event))
         only = self._known[names[0]].applied if len(names) == 1 else None
-        self._requests.accept(file_name, goal, since, only.generation if only else "")
         self._drain_events()
+        if only:
+            self._records.write(names[0])  # what is wanted now survives us, before anybody is told so
+        self._requests.accept(file_name, goal, since, only.generation if only else "")
         for name in names:
             known = self._known.get(name)
             self._requests.judge(name, known.process if known is not None else None)
@@ -746,18 +795,19 @@ class Supervisor(Service):
         if known is None:
             return None
         process, applied, definition = known.process, known.applied, known.definition
+        shown = name if problem_with_name(name) is None else printable(name)
         wall, now = time.time(), self._reactor.seconds()
         notes = (known.trouble,) if known.trouble else ()
         if process is None:
             return Status(
-                name=name, state="FATAL", wanted="up", pid=None, instance=0, since=wall, started=None, restarts=0,
+                name=shown, state="FATAL", wanted="up", pid=None, instance=0, since=wall, started=None, restarts=0,
                 next_try=None, reason=known.problem or "", problem=known.problem, warnings=notes, group=(),
                 enabled=True, generation="", digest="", last_exit=None,
             )  # fmt: skip
         backoff = process.state is State.BACKOFF and process.deadline is not None
         wanted = Wanted.UP if self._quitting and name in self._were_up else process.wanted
         return Status(
-            name=name,
+            name=shown,
             state=process.state.value,
             wanted=wanted.value,
             pid=known.pid,
@@ -784,11 +834,15 @@ class Supervisor(Service):
         if not again:
             _log.info("stopping every process: {live} run", live=self._live)
             self._records.slow_down()
+            self._inbox.closed = True
             self._were_up = {
                 name for name, known in self._known.items() if known.process and known.process.wanted is Wanted.UP
             }
         self._quitting = True
         if not self._adopted:
+            if again:
+                sys.stderr.write("cannot stop what runs: the keeper does not answer\n")
+                self._give_up()
             return  # first find out what runs: see _on_welcome
         for name, known in self._known.items():
             if known.process is not None:
@@ -824,12 +878,17 @@ class Supervisor(Service):
     def stopService(self) -> Deferred[None] | None:
         """Part of the reactor's end: wait until everything has stopped."""
         super().stopService()  # type: ignore[no-untyped-call]
-        if self._hands.leaving:
+        if self._failed or self._hands.leaving:
             return None
         waiting: Deferred[None] = Deferred()
         self._stopped.append(waiting)
         self._guarded(self.quit)
         return waiting
+
+
+def _exit_from(record: LastExit) -> Exit:
+    number = None if record.signal is None else signal_number(record.signal)
+    return Exit(code=record.code, signal=number, lived=record.lived, signal_name=record.signal or "")
 
 
 def _should_run(known: Known) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ncolony.decide.lifecycle import Configured, Event, Process, Removed, State, Wanted, step
@@ -42,6 +42,7 @@ def test_each_change(before: Applied | None, found: Applied | None, event: Event
     assert change(before, found) == event
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.sets(st.text(max_size=5)))
 def test_the_order_is_the_same_each_time(names: set[str]) -> None:
     """Names are looked at in one order, whatever order they came in."""

@@ -120,9 +120,10 @@ def test_every_line_once_through_deaths_of_the_keeper(bench: Bench, line: Line) 
     check_names(bench, "flood")
 
 
-def test_rotation_is_at_the_end_of_lines(bench: Bench, line: Line) -> None:
+@pytest.mark.parametrize("max_bytes", [4096, 50_000])
+def test_rotation_is_at_the_end_of_lines(bench: Bench, line: Line, max_bytes: int) -> None:
     """Every rotated file ends with a whole line, is named by its offset, and together they are the stream."""
-    settings = {"forward": False, "max_bytes": 50_000, "keep": 100}
+    settings = {"forward": False, "max_bytes": max_bytes, "keep": 1000}
     identity, _ = bench.start(line, writer(20_000), name="loud", log=settings)
     line.wait_for("exited", id=identity)
     files = bench.files("loud")
@@ -185,12 +186,15 @@ def test_budget_is_shared(tmp_path: Path) -> None:
     try:
         line = bench.start_keeper(budget=1_000_000)
         line.hello()
-        waits = f"open({str(bench.gate)!r}).read()\n" + WRITER.replace("LINES", "20_000")
+        gate = os.open(bench.gate, os.O_RDWR)
+        waits = f"import os\nos.read(os.open({str(bench.gate)!r}, os.O_RDONLY), 1)\n" + WRITER.replace(
+            "LINES", "20_000"
+        )
         both = [bench.start(line, [*PYTHON, waits], name=name, log={"forward": False})[0] for name in ("one", "two")]
-        for _ in both:
-            bench.open_gate()
+        os.write(gate, b"go")
         for identity in both:
             line.wait_for("exited", id=identity)
+        os.close(gate)
         total = sum(len(bench.output(name)) for name in ("one", "two"))
         assert 200_000 < total <= 1_000_000
     finally:

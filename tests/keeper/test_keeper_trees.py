@@ -93,6 +93,19 @@ def test_orphans_are_known_by_session_or_by_mark(bench: Bench, line: Line, clean
     assert not is_alive(pid)
 
 
+def test_orphans_in_the_middle_of_exec_are_known(bench: Bench, line: Line) -> None:
+    """An orphan that is just running another program, and has no environment for that moment, is in the tree too."""
+    again = bench.root / "again"
+    again.write_text(f"exec sh {again}\n")
+    script = f"(setsid sh {again} &); exit 0"
+    started = [bench.start(line, ["/bin/sh", "-c", script])[0] for _ in range(20)]
+    assert [line.wait_for("exited", id=identity)["empty"] for identity in started] == [False] * 20
+    for identity in started:
+        line.say("signal", id=identity, signal=KILL, scope="tree")
+    for identity in started:
+        line.wait_for("emptied", id=identity)
+
+
 def test_stopped_process_is_woken_for_a_polite_signal(bench: Bench, line: Line) -> None:
     """With `wake` a stopped process is continued, so that it can act on the signal."""
     identity, pid = bench.start(line, ["/bin/sh", "-c", "kill -STOP $$"])

@@ -99,7 +99,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     st.binary(max_size=60)
     | st.fixed_dictionaries(
@@ -111,6 +111,7 @@ def test_decode_never_raises(data: bytes) -> None:
     assert isinstance(decode("m1", data), Problem | Message)
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.sampled_from(["RESTART", "STOP", "START"]), st.text(st.characters(codec="utf-8")))
 def test_any_name_comes_through(kind: str, name: str) -> None:
     """The name in a message arrives as it was written."""

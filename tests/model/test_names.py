@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ncolony.model.names import LONGEST, is_ignored, printable, problem_with_name
@@ -59,6 +59,7 @@ def test_the_longest_name_leaves_room_for_its_new_file() -> None:
     assert LONGEST + len(".new") <= 255
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.text(st.characters(codec=None), max_size=300))
 def test_a_good_name_is_a_file_name_that_survives(name: str) -> None:
     """A name that is accepted is one component of a path, fits, and comes back from bytes as it was."""
@@ -72,6 +73,7 @@ def test_a_good_name_is_a_file_name_that_survives(name: str) -> None:
     assert name not in (".", "..")
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.binary(max_size=300))
 def test_what_is_shown_is_always_text(data: bytes) -> None:
     """Whatever bytes name a file, they can be shown on one line and put into JSON."""
@@ -80,6 +82,7 @@ def test_what_is_shown_is_always_text(data: bytes) -> None:
     assert json.loads(json.dumps(shown).encode()) == shown
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.text(st.characters(codec="utf-8"), max_size=100).filter(str.isprintable))
 def test_plain_text_is_shown_as_it_is(name: str) -> None:
     """A name without odd characters is not touched."""

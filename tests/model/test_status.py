@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ncolony.model.status import LastExit, Status, decode
@@ -35,6 +35,7 @@ def test_a_key_of_a_later_version_does_no_harm() -> None:
     assert decode(data) == RECORD
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.binary(max_size=50))
 def test_decode_never_raises(data: bytes) -> None:
     """Bytes that are no record are None."""

@@ -17,6 +17,8 @@ from .restart import Action, Decision, Exit, Policy, decide
 # After the last step of a stop, KILL is repeated this often until the tree is empty.
 _KILL_AGAIN_S = 1.0
 _KILL = 9
+# The rung once KILL was sent: no lesser signal follows, however long the stop sequence becomes meanwhile.
+_PAST_ALL = 1 << 30
 
 
 class State(enum.StrEnum):
@@ -120,12 +122,18 @@ class Lost(msgspec.Struct, frozen=True):
     number: int
 
 
+class Resumed(msgspec.Struct, frozen=True):
+    """Another keeper holds its instance now; what was ordered meanwhile may have been lost."""
+
+    number: int
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
 Event: TypeAlias = (
-    Configured | Removed | Start | Stop | Restart | Kill | Started | Ended | Emptied | Lost | Tick
+    Configured | Removed | Start | Stop | Restart | Kill | Started | Ended | Emptied | Lost | Resumed | Tick
 )  # fmt: skip
 
 
@@ -206,7 +214,7 @@ def _next_rung(process: Process, now: float) -> Outcome:
 
 
 def _kill(process: Process, now: float) -> Outcome:
-    moved = _set(process, rung=len(process.policy.stop), deadline=now + _KILL_AGAIN_S)
+    moved = _set(process, rung=_PAST_ALL, deadline=now + _KILL_AGAIN_S)
     return moved, (Signal(process.number, _KILL, "tree"),)
 
 
@@ -250,9 +258,12 @@ def _reconfigure_live(process: Process, event: Configured, now: float) -> Outcom
 def _reconfigure_stopping(process: Process, event: Configured, now: float) -> Outcome:
     process = _set(process, policy=event.policy, enabled=event.enabled)
     if not event.relaunch:
+        if process.pending is not None and process.last is not None:
+            process = _set(process, pending=decide(process.policy, process.last, process.delay, 0.0))
         return process, ()
-    wanted = Wanted.UP if event.enabled else Wanted.DOWN
-    return _set(process, wanted=wanted, pending=None), ()
+    if not event.enabled:
+        return _set(process, wanted=Wanted.DOWN, pending=None, reason="disabled"), ()
+    return _set(process, wanted=Wanted.UP, pending=None, reason="its configuration changed"), ()
 
 
 def _reconfigure_down(process: Process, event: Configured, now: float) -> Outcome:
@@ -274,8 +285,8 @@ def _reconfigure_backoff(process: Process, event: Configured, now: float) -> Out
 def _reconfigure_exited(process: Process, event: Configured, now: float) -> Outcome:
     """A live change of the policy may mean that it should have been started again after all."""
     process, effects = _reconfigure_down(process, event, now)
-    if process.state is State.EXITED and process.last is not None and process.enabled:
-        decision = decide(process.policy, process.last, process.delay, 0.0)
+    if process.state is State.EXITED and process.enabled:
+        decision = decide(process.policy, process.last or Exit(), process.delay, 0.0)
         if decision.action is not Action.REST:
             return _begin(process, now, "its restart policy changed")
     return process, effects
@@ -296,7 +307,7 @@ def _remove_down(process: Process, event: msgspec.Struct, now: float) -> Outcome
 def _start_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
     if process.wanted is Wanted.GONE or not process.enabled:
         return process, ()
-    return _set(process, wanted=Wanted.UP), ()
+    return _set(process, wanted=Wanted.UP, pending=None, reason="started on request"), ()
 
 
 def _start_down(process: Process, event: msgspec.Struct, now: float) -> Outcome:
@@ -353,7 +364,8 @@ def _ended_live(process: Process, event: Ended, now: float) -> Outcome:
 
 
 def _ended_stopping(process: Process, event: Ended, now: float) -> Outcome:
-    process = _set(process, alive=False, last=event.how)
+    if process.alive:  # told again, it may know less
+        process = _set(process, alive=False, last=event.how)
     return _settle(process, now) if event.empty else (process, ())
 
 
@@ -367,6 +379,15 @@ def _begin_again(process: Process, event: msgspec.Struct, now: float) -> Outcome
 
 def _lost_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
     return _settle(_set(process, alive=False), now)
+
+
+def _signal_again(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    """What was sent to the last keeper may not have arrived; being asked twice harms nobody."""
+    steps = process.policy.stop
+    if not 0 < process.rung <= len(steps):
+        return process, (Signal(process.number, _KILL, "tree"),)
+    scope = process.policy.scope if process.alive else "tree"
+    return process, (Signal(process.number, steps[process.rung - 1][0], scope),)
 
 
 def _tick_backoff(process: Process, event: msgspec.Struct, now: float) -> Outcome:
@@ -383,41 +404,41 @@ def _due(process: Process, now: float) -> bool:
 
 _ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
     # event:         Configured             Removed           Start            Stop            Restart
-    #                Kill            Started   Ended            Emptied   Lost            Tick
+    #                Kill            Started   Ended            Emptied   Lost     Resumed   Tick
     State.WAITING: (
         _reconfigure_down, _remove_down, _start_down, _stop_down, _restart_down,
-        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
     ),
     State.STARTING: (
         _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
-        _kill_live, _started, _ended_live, _ignore, _begin_again, _ignore,
+        _kill_live, _started, _ended_live, _ignore, _begin_again, _ignore, _ignore,
     ),
     State.RUNNING: (
         _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
-        _kill_live, _ignore, _ended_live, _ignore, _begin_again, _ignore,
+        _kill_live, _ignore, _ended_live, _ignore, _begin_again, _ignore, _ignore,
     ),
     State.BACKOFF: (
         _reconfigure_backoff, _remove_down, _start_down, _stop_down, _restart_down,
-        _ignore, _ignore, _ignore, _ignore, _ignore, _tick_backoff,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _tick_backoff,
     ),
     State.STOPPING: (
         _reconfigure_stopping, _remove_stopping, _start_stopping, _stop_stopping, _restart_stopping,
-        _kill_stopping, _ignore, _ended_stopping, _emptied, _lost_stopping, _tick_stopping,
+        _kill_stopping, _ignore, _ended_stopping, _emptied, _lost_stopping, _signal_again, _tick_stopping,
     ),
     State.STOPPED: (
         _reconfigure_down, _remove_down, _start_down, _ignore, _restart_down,
-        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
     ),
     State.EXITED: (
         _reconfigure_exited, _remove_down, _start_down, _stop_down, _restart_down,
-        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
     ),
     State.FATAL: (
         _reconfigure_down, _remove_down, _start_down, _stop_down, _restart_down,
-        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
     ),
 }  # fmt: skip
-EVENTS = (Configured, Removed, Start, Stop, Restart, Kill, Started, Ended, Emptied, Lost, Tick)
+EVENTS = (Configured, Removed, Start, Stop, Restart, Kill, Started, Ended, Emptied, Lost, Resumed, Tick)
 TABLE: dict[State, dict[type, Callable[..., Outcome]]] = {
     state: dict(zip(EVENTS, row, strict=True)) for state, row in _ROWS.items()
 }

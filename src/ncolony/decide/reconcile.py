@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from .lifecycle import Configured, Event, Process, Removed, State, Wanted
-from .restart import Policy
+from .restart import Exit, Policy
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -28,6 +28,7 @@ class Memory(msgspec.Struct, frozen=True):
     number: int
     reason: str
     wait: float  # seconds until the next try, for BACKOFF
+    last: Exit | None = None
 
 
 def change(before: Applied | None, found: Applied | None) -> Event | None:
@@ -55,11 +56,17 @@ def remembered(name: str, found: Applied, memory: Memory | None, now: float) -> 
     if memory is None or memory.generation != found.generation or not found.enabled:
         return None
     process = Process(
-        name=name, policy=found.policy, number=memory.number, since=now, reason=memory.reason, wanted=Wanted.UP
+        name=name,
+        policy=found.policy,
+        number=memory.number,
+        since=now,
+        reason=memory.reason,
+        wanted=Wanted.UP,
+        last=memory.last,
     )
     if memory.wanted == Wanted.DOWN:
         return msgspec.structs.replace(process, wanted=Wanted.DOWN)
-    if memory.state == State.EXITED:
+    if memory.state == State.EXITED and found.policy.restart != "always":
         return msgspec.structs.replace(process, state=State.EXITED)
     if memory.state == State.BACKOFF:
         wait = min(max(memory.wait, 0.0), found.policy.max_delay)

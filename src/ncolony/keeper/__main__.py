@@ -79,6 +79,7 @@ class Keeper:
         self.handlers: dict[int, Callable[[], None]] = {}
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.peer: socket.socket | None = None
+        self.listener: socket.socket | None = None
         self.unpacker, self.outbox = Unpacker(), bytearray()
         self.inbox: list[dict[str, Any]] = []
         self.leaving, self.chores = False, False
@@ -141,6 +142,7 @@ class Keeper:
         os.close(directory)
         listener.listen(4)
         listener.setblocking(False)
+        self.listener = listener
         self.watch(listener.fileno(), lambda: self.accept(listener))
 
     def accept(self, listener: socket.socket) -> None:
@@ -171,6 +173,11 @@ class Keeper:
         self.logs.attended = False
         for log in self.logs.by_name.values():
             self.resume(log)
+        # The next supervisor finds us by this name, which somebody may have removed.
+        if not self.leaving and self.listener is not None and not os.path.exists(f"{self.state}/keeper.sock"):
+            self.unwatch(self.listener.fileno())
+            self.listener.close()
+            self.listen()
 
     def receive(self) -> None:
         if self.peer is None:
@@ -220,17 +227,20 @@ class Keeper:
             self.logs.get(name).was_read(offset)
         held = [instance.described() for instance in self.by_id.values()]
         self.tell({"is": "welcome", "protocol": PROTOCOL, "pid": os.getpid(), "held": held})
+        for log in self.logs.by_name.values():
+            log.told, log.announced = False, 0
+            self.announce(log)
         for instance in self.by_id.values():
             instance.reported = not instance.alive
-            instance.log.told, instance.log.announced = False, 0
-            self.announce(instance.log, last=instance.empty)
+            if instance.empty:
+                self.announce(instance.log, last=True)
 
     def do_start(self, order: dict[str, Any]) -> None:
         identity = order["id"]
         if identity in self.by_id:
             return
         began = time.monotonic()
-        intent = {key: order.get(key) for key in ("name", "number", "memo")}
+        intent = {key: order.get(key) for key in ("name", "number", "memo", "log")}
         intent |= {"step": "intent", "boot": self.boot, "started": began}
         instance = Instance(identity, intent, self.logs.get(order["name"]))
         instance.log.configure(order.get("log") or {})
@@ -243,6 +253,9 @@ class Keeper:
             return
         except OSError as error:
             self.refuse(instance, f"cannot keep a record of it in {self.state}: {error.strerror}")
+            return
+        except (ValueError, TypeError, KeyError) as error:
+            self.refuse(instance, f"cannot run it: {error}")
             return
         self.by_id[identity] = self.by_pid[instance.pid] = self.by_session[instance.pid] = instance
         try:
@@ -274,8 +287,10 @@ class Keeper:
         if instance.pidfd < 0:
             tree.send(roots, below, number, wake)
         else:
-            # Adopted: its processes are not our children, so each must prove itself when it is signalled.
-            tree.send_marked(roots, instance.identity, number, wake)
+            # Adopted: its processes are not our children. We hold the leader; the others must prove themselves.
+            if instance.alive:
+                tree.send_held(instance.pidfd, number, wake)
+            tree.send_marked([pid for pid in roots if pid not in leader], instance.identity, number, wake)
             tree.send((), below, number, wake, family=roots)
 
     def do_forget(self, order: dict[str, Any]) -> None:
@@ -454,10 +469,11 @@ class Keeper:
             instance.log.configure(found.intent.get("log") or {})
             try:
                 self.open_fifo(instance)
-            except OSError:
+            except FileNotFoundError:
                 pass  # somebody removed it; the instance itself is unharmed
             if found.pidfd < 0:
-                instance.alive, instance.end = False, {"lived": 0.0, "at": time.time(), **found.end}
+                lived = time.monotonic() - instance.started  # at most: when it died, nobody saw
+                instance.alive, instance.end = False, {"lived": lived, "at": time.time(), **found.end}
                 self.watch_strangers(instance)
             else:
                 instance.pid, instance.pidfd = found.pid, found.pidfd

@@ -97,8 +97,8 @@ def _open_if_it_is(pid: int | None, began: int | None) -> int | None:
         return None
     try:
         pidfd = os.pidfd_open(pid)
-    except (OSError, AttributeError):
-        return None
+    except (ProcessLookupError, AttributeError):
+        return None  # any other failure is doubt, not death: it ends the adoption, which is tried again
     # Read after opening, and still alive afterwards: then what was read was of the process that we hold.
     if tree.start_time(pid) == began and not _dead(pidfd):
         return pidfd

@@ -99,12 +99,15 @@ class Log:
     def _open(self) -> None:
         if self.file >= 0:
             return
+        ended = self.end
         os.makedirs(self.directory, mode=0o755, exist_ok=True)
         self._find_older()
         self.file = os.open(f"{self.directory}/current", os.O_RDWR | os.O_CREAT, 0o644)
         self.index = os.open(f"{self.directory}/current.index", os.O_RDWR | os.O_CREAT, 0o644)
         self.size = os.lseek(self.file, 0, os.SEEK_END)
         begin = self.older[-1][0] + self.older[-1][1] if self.older else 0
+        if self.size == 0:
+            begin = max(begin, ended)  # also when somebody removed the files: what follows is still counted on
         if os.lseek(self.index, 0, os.SEEK_END) >= _entry.size:
             begin = max(begin, _entry.unpack(os.pread(self.index, _entry.size, 0))[0])
         else:
@@ -212,6 +215,10 @@ class Log:
         try:
             for ending, name in (("log", "current"), ("index", "current.index")):
                 os.rename(f"{self.directory}/{name}", f"{self.directory}/{self.start:020d}.{ending}")
+        except FileNotFoundError:
+            self.counted = False  # somebody removed the files: begin anew
+            self.close()
+            return
         except OSError as error:
             self.trouble = f"cannot rotate {self.directory}/current: {error.strerror}"
             return

@@ -130,7 +130,12 @@ def _set_limit(limit: tuple[int, int]) -> None:
 def _by_fork(order: dict[str, Any], fifo: str) -> int:
     """The way for another user: what fails between fork and exec comes back through a pipe that exec closes."""
     told, tell = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(told)
+        os.close(tell)
+        raise
     if not pid:
         _become(order, fifo, tell)
     os.close(tell)

@@ -103,6 +103,12 @@ def send(ours: Iterable[int], others: Iterable[int], number: int, wake: bool, fa
         _prove_and_send(pid, lambda pid: int(stat_fields(pid)[1]) in tribe, number, wake)
 
 
+def send_held(pidfd: int, number: int, wake: bool) -> None:
+    """Send one signal to a process that we hold by its pidfd."""
+    for each in _numbers(number, wake):
+        _quietly(signal.pidfd_send_signal, pidfd, each)
+
+
 def send_marked(pids: Iterable[int], identity: str, number: int, wake: bool) -> None:
     """Send one signal to processes that are not our children, each only if it carries the instance's identity."""
     for pid in pids:

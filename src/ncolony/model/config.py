@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import signal
@@ -9,6 +10,8 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
+
+from .names import printable
 
 # Keys whose change applies at once, without a restart (DESIGN 3). Sizes inside `log` are live too.
 LIVE_KEYS = frozenset(
@@ -109,7 +112,12 @@ def define(name: str, data: bytes) -> Definition | Problem:
     try:
         content = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Problem(name, "", _why_not_json(data, error))
+        if "out of range" not in str(error):
+            return Problem(name, "", _why_not_json(data, error))
+        try:
+            content = json.loads(data)
+        except (ValueError, RecursionError):
+            return Problem(name, "", _why_not_json(data, error))
     if not isinstance(content, dict):
         return Problem(name, "", f"expected a JSON object, found {_kind(content)}")
     known = {key: value for key, value in content.items() if key in KNOWN_KEYS}
@@ -119,7 +127,7 @@ def define(name: str, data: bytes) -> Definition | Problem:
         return _problem_of(name, content, str(error))
     for key, wrong in _checks(config):
         if wrong:
-            return Problem(name, key, f"{wrong}, found {_shown(content.get(key))}")
+            return Problem(name, key, f"{printable(wrong)}, found {_shown(content.get(key))}")
     try:
         digest, generation = _digest(content), _digest(_without_live_keys(content))
     except (msgspec.EncodeError, UnicodeEncodeError, RecursionError) as error:
@@ -152,22 +160,30 @@ def _without_live_keys(content: dict[str, Any]) -> dict[str, Any]:
 
 def _problem_of(name: str, content: dict[str, Any], text: str) -> Problem:
     """Turn msgspec's "Expected `str`, got `int` - at `$.args[0]`" into file, key and value."""
-    why, _, path = text.partition(" - at `$")
+    why, at, path = text.rpartition(" - at `$")
+    if not at:
+        why, path = text, ""
     missing = re.search(r"missing required field `(\w+)`", why)
     if missing:
         return Problem(name, missing[1], "is missing")
     value: Any = content
     key = path.rstrip("`").lstrip(".")
+    if key == "env[...]":
+        bad = next((n for n, v in content["env"].items() if not isinstance(v, str)), "")
+        return Problem(name, f"env.{printable(bad)}", f"expected str, found {_shown(content['env'][bad])}")
     for field, index in re.findall(r"(\w+)|\[(\d+)\]", key):
         try:
             value = value[field] if field else value[int(index)]
         except (KeyError, IndexError, TypeError):
             break
-    return Problem(name, key, f"{why[:1].lower()}{why[1:].replace('`', '')}, found {_shown(value)}")
+    return Problem(name, key, f"{why[:1].lower()}{printable(why[1:]).replace('`', '')}, found {_shown(value)}")
 
 
 def _shown(value: Any) -> str:
-    text = msgspec.json.encode(value).decode("utf-8", "backslashreplace")
+    try:
+        text = printable(msgspec.json.encode(value).decode("utf-8", "backslashreplace"))
+    except RecursionError:
+        return "a value nested too deeply"
     return text if len(text) <= _TOO_LONG_TO_SHOW else text[:_TOO_LONG_TO_SHOW] + "…"
 
 
@@ -214,7 +230,7 @@ def _wrong_args(args: tuple[str, ...]) -> str | None:
 def _wrong_env(env: dict[str, str]) -> str | None:
     for key, value in env.items():
         if not key or "=" in key or "\0" in key or "\0" in value:
-            return "expected names without '=' or NUL, and values without NUL"
+            return f"expected names without '=' or NUL, and values without NUL, but {key!r} has"
     return None
 
 
@@ -261,12 +277,13 @@ def _wrong_log(log: LogConfig) -> str | None:
 def _warnings(content: dict[str, Any]) -> list[str]:
     said = []
     for key in content:
+        shown = printable(key)
         if key in KNOWN_KEYS or "." in key:
             continue
         if key in RESERVED_KEYS:
             said.append(f"{key}: not supported by this version, has no effect")
         elif near := _nearly(key):
-            said.append(f"{key}: unknown key, did you mean {near}?")
+            said.append(f"{shown}: unknown key, did you mean {near}?")
     return said
 
 

@@ -50,7 +50,13 @@ def decode(name: str, data: bytes) -> Message | Problem:
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         why = str(error).replace("`", "")
-        return Problem(name, "", why[:1].lower() + why[1:])
+        return Problem(
+            name,
+            "",
+            "not JSON: " + why.removeprefix("JSON is malformed: ")
+            if why.startswith("JSON")
+            else why[:1].lower() + why[1:],
+        )
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -73,6 +73,9 @@ class Entry:
         self.signature, self.mtime_ns, self.data, self.why = signature, mtime_ns, data, why
 
 
+_SAME = Entry(None, 0, None, "")
+
+
 class Directory:
     """A directory of small files, compared with how it was. Unchanged files are not read again."""
 
@@ -94,7 +97,8 @@ class Directory:
             names = [found.name for found in listing if not self.ignored(found.name)]
         changed: dict[str, Entry | None] = {}
         for name in names:
-            if (entry := self._look(name, self.seen.get(name))) is not None:
+            entry = self._look(name, self.seen.get(name))
+            if entry is not _SAME and (entry is not None or name in self.seen):
                 changed[name] = entry
         for name in self.seen.keys() - set(names):
             changed[name] = None
@@ -121,7 +125,7 @@ class Directory:
                 self.seen[name] = entry.signature
 
     def _look(self, name: str, known: _Signature | None) -> Entry | None:
-        """The entry of a file, or None when it is gone, a directory, or as it was."""
+        """The entry of a file; None when it is gone or a directory; _SAME when it is as it was."""
         path = f"{self.path}/{name}"
         try:
             found = os.stat(path)
@@ -133,7 +137,7 @@ class Directory:
             return None
         exact = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
         if exact == known:
-            return None
+            return _SAME
         racy = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _RACY_NS
         signature = None if racy else exact
         try:
@@ -143,8 +147,8 @@ class Directory:
             return Entry(signature, found.st_mtime_ns, None, str(problem))
         except FileNotFoundError:
             return None
-        except OSError as error:
-            return Entry(signature, found.st_mtime_ns, None, error.strerror or str(error))
+        except OSError as error:  # perhaps ours, such as too many open files: look again
+            return Entry(None, found.st_mtime_ns, None, error.strerror or str(error))
         return Entry(signature, found.st_mtime_ns, data, "")
 
     def _dangling(self, path: str, known: _Signature | None) -> Entry | None:
@@ -153,7 +157,7 @@ class Directory:
         except OSError:
             return None
         signature = (found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino)
-        return None if signature == known else Entry(signature, found.st_mtime_ns, None, "a symbolic link to nothing")
+        return _SAME if signature == known else Entry(signature, found.st_mtime_ns, None, "a symbolic link to nothing")
 
     def _check(self, path: str, found: os.stat_result) -> None:
         if self.strict and (why := self._open_to_all or self._why_not_trusted(path, found)):

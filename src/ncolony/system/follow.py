@@ -6,9 +6,12 @@ import contextlib
 import os
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
+from twisted.logger import Logger
+
+_log = Logger(namespace="ncolony")
 # A longer line is cut into pieces of this size, each marked.
 LONGEST_LINE = 1 << 16
 # What is read in one turn of the reactor, so that a flood leaves room for messages and restarts.
@@ -70,6 +73,26 @@ class Follower:
         """What every log was forwarded to, for a keeper that does not know."""
         return {name: reader.offset for name, reader in self._readers.items()}
 
+    def catch_up(self, alive: Container[str]) -> None:
+        """Forward what is in the logs already and was not forwarded before we came, also of what does not run."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._commits):
+                committed, end = self._committed(name), self._end(name)
+                if committed is not None and committed < end:
+                    self.output(name, committed, end, last=name not in alive)
+
+    def _end(self, name: str) -> int:
+        """Where a log ends, by its files."""
+        directory = f"{self._logs}/{name}"
+        older = self._rotated(directory)
+        end = older[-1][0] + older[-1][1] if older else 0
+        try:
+            with open(f"{directory}/current.index", "rb") as index:
+                begin = int.from_bytes(index.read(8), "big")
+            return max(end, begin) + os.stat(f"{directory}/current").st_size
+        except OSError:
+            return end
+
     def output(self, name: str, start: int, end: int, last: bool) -> None:
         """There is output up to `end`; `last` says that an instance ended there.
 
@@ -78,7 +101,10 @@ class Follower:
         reader = self._readers.get(name)
         if reader is None:
             committed = self._committed(name)
-            reader = self._readers[name] = _Reader(start if committed is None or committed > end else committed)
+            begin = start if committed is None or committed > end else committed
+            reader = self._readers[name] = _Reader(begin)
+            if begin != committed:
+                self._write_commit(name, begin)
         elif reader.offset > end:  # the log was removed and begins anew
             self._close(reader)
             reader.offset, reader.end = start, end
@@ -92,6 +118,9 @@ class Follower:
         if not reader.queued:
             reader.queued = True
             self._queue.append(name)
+        self._schedule()
+
+    def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self._reactor.callLater(0, self._turn)
@@ -122,14 +151,16 @@ class Follower:
             if (reader := self._readers.get(name)) is None:
                 continue
             reader.queued = False
-            before = reader.offset
+            before = reader.offset, len(reader.cuts)
             budget -= self._piece(name, reader) + 256
-            self._commit(name, reader.offset, moved=reader.offset > before)
-            if reader.offset > before and reader.offset < reader.end:
+            self._commit(name, reader.offset, moved=reader.offset > before[0])
+            if (reader.offset, len(reader.cuts)) != before and reader.offset < reader.end:
                 self._enqueue(name, reader)
             elif reader.leaving:
                 self.forget(name)
-        if not self._queue:
+        if self._queue:
+            self._schedule()
+        else:
             waiting, self._idle = self._idle, []
             for call in waiting:
                 call()
@@ -159,12 +190,17 @@ class Follower:
     def _read(self, name: str, reader: _Reader) -> bytes:
         """The next bytes at the reader's offset; none when they are not to be had."""
         for _ in range(3):
-            if reader.offset >= reader.end or (reader.file < 0 and not self._open(name, reader)):
+            if reader.offset >= reader.end:
                 return b""
+            if reader.file < 0 and not self._open(name, reader):
+                break
             data = os.pread(reader.file, _BYTES_PER_TURN, reader.offset - reader.base)
             if data:
                 return data
             self._close(reader)  # this file ends here: the next one begins here
+        # Somebody removed the files. What was in them cannot be had; what comes next can.
+        _log.warn("{name}: {count} bytes of its log are gone", name=name, count=reader.end - reader.offset)
+        reader.offset = reader.end
         return b""
 
     def _open(self, name: str, reader: _Reader) -> bool:
@@ -222,10 +258,13 @@ class Follower:
     def _commit(self, name: str, offset: int, moved: bool) -> None:
         """On disk first: should we die now, the next supervisor goes on here. Then the keeper may tell of more."""
         if moved:
-            with contextlib.suppress(OSError):
-                descriptor = os.open(f"{self._commits}/{name}", os.O_WRONLY | os.O_CREAT, 0o600)
-                try:
-                    os.pwrite(descriptor, b"%020d" % offset, 0)
-                finally:
-                    os.close(descriptor)
+            self._write_commit(name, offset)
         self._done(name, offset)
+
+    def _write_commit(self, name: str, offset: int) -> None:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(f"{self._commits}/{name}", os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(descriptor, b"%020d" % offset, 0)
+            finally:
+                os.close(descriptor)

@@ -43,6 +43,7 @@ class Hands:
         self.welcome_sent: Callable[[], Message] = dict
         self.pid: int | None = None
         self.leaving = False
+        self.agreed = False  # the keeper has said what it holds: before that, nothing new may be started
 
     # being connected
 
@@ -100,6 +101,7 @@ class Hands:
         self._reactor.removeWriter(self)
         self._peer.close()
         self._peer = None
+        self.agreed = False
         self._report({"is": "lost"})
         if not self.leaving:
             self._reactor.callLater(self._retry, self._again)

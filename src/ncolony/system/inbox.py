@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from twisted.logger import Logger
 
 from ..decide.answer import Goal, Verdict, verdict
 from ..decide.lifecycle import Process
@@ -18,6 +19,7 @@ from ..model.message import Answer, Message, decode
 from ..model.names import is_ignored, printable
 from .files import Directory, Entry, write_whole
 
+_log = Logger(namespace="ncolony")
 # Somebody may still be writing a message that makes no sense; after this long without a change nobody is.
 _STILL_S = 2.0
 _ANSWERS_KEPT_S = 3600.0
@@ -33,6 +35,9 @@ class Inbox:
         self._odd: dict[str, tuple[int, bytes | None, float]] = {}
         self._given: deque[tuple[float, str]] = deque()
         self._first = True
+        self.closed = False  # a supervisor that is ending takes no more requests
+        self._unwritten: dict[str, Answer] = {}
+        self._stuck: dict[str, tuple[int, bytes | None]] = {}  # handled, but they cannot be removed
 
     def scan(self, names: Iterable[str] | None = None) -> None:
         """Handle what is new: of all files, or of these.
@@ -44,6 +49,7 @@ class Inbox:
         for name, entry in changed.items():
             if entry is None:
                 self._odd.pop(name, None)
+                self._stuck.pop(name, None)
         for _, name, entry in sorted(arrived, key=lambda item: item[:2]):
             self._take(name, entry)
         self._first = False
@@ -58,20 +64,33 @@ class Inbox:
             self._doubt(name, entry, message.why)
             return
         self._odd.pop(name, None)
+        if self._stuck.get(name) == (entry.mtime_ns, entry.data):
+            return
         self._act(name, message)
-        self._remove(name)
+        if not self._remove(name):
+            self._stuck[name] = (entry.mtime_ns, entry.data)
 
     def _answered(self, name: str, entry: Entry) -> bool:
-        """An earlier supervisor acted on this very message, and died before it removed it."""
+        """An earlier supervisor has done what this very message asks, and died before it removed it."""
+        path = f"{self._answers}/{name}"
         try:
-            return os.stat(f"{self._answers}/{name}").st_mtime_ns >= entry.mtime_ns
-        except OSError:
+            with open(path, "rb") as file:
+                answer = msgspec.json.decode(file.read(), type=Answer)
+            return os.stat(path).st_mtime_ns >= entry.mtime_ns and answer.state != "accepted"
+        except (OSError, msgspec.DecodeError):
             return False
 
-    def _remove(self, name: str) -> None:
-        with contextlib.suppress(OSError):
+    def _remove(self, name: str) -> bool:
+        """Remove a handled message; False where that is not allowed, and then it must not be handled again."""
+        try:
             os.unlink(f"{self._directory.path}/{name}")
-            self._directory.seen.pop(name, None)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.error("cannot remove message {name}: {why}", name=printable(name), why=error.strerror)
+            return False
+        self._directory.seen.pop(name, None)
+        return True
 
     def _doubt(self, name: str, entry: Entry, why: str) -> None:
         """Set the message aside, unless it changes within 2 s."""
@@ -85,7 +104,7 @@ class Inbox:
             self._reject(name, why)
 
     def _again(self, name: str) -> None:
-        if name in self._odd:
+        if name in self._odd and not self.closed:
             with contextlib.suppress(OSError):
                 self.scan([name])
 
@@ -101,10 +120,19 @@ class Inbox:
                 os.unlink(source)
 
     def answer(self, name: str, answer: Answer) -> None:
-        """Write the answer to a message; a disk that is full harms nothing else."""
-        with contextlib.suppress(OSError):
+        """Write the answer to a message; where the disk is full, later."""
+        try:
             write_whole(f"{self._answers}/{name}", msgspec.json.encode(answer))
-            self._given.append((self._reactor.seconds(), name))
+        except OSError:
+            self._unwritten[name] = answer
+            return
+        self._unwritten.pop(name, None)
+        self._given.append((self._reactor.seconds(), name))
+
+    def retry(self) -> None:
+        """Write the answers that could not be written."""
+        for name, answer in list(self._unwritten.items()):
+            self.answer(name, answer)
 
     def _expire(self) -> None:
         """Remove answers that are older than an hour."""
@@ -121,8 +149,13 @@ class Inbox:
             for found in listing:
                 if time.time() - found.stat().st_mtime > _ANSWERS_KEPT_S:
                     os.unlink(found.path)
-                else:
-                    self._given.append((self._reactor.seconds(), found.name))
+                    continue
+                self._given.append((self._reactor.seconds(), found.name))
+                with open(found.path, "rb") as file, contextlib.suppress(msgspec.DecodeError):
+                    answer = msgspec.json.decode(file.read(), type=Answer)
+                    if answer.state == "accepted":
+                        why = "the supervisor was replaced before it was done; the status says what became of it"
+                        self.answer(found.name, msgspec.structs.replace(answer, state="failed", why=why))
 
 
 class _Request:

@@ -42,12 +42,19 @@ def make_private(path: str) -> None:
     :raises OSError: when it cannot be created.
     """
     parent = os.path.dirname(path)
-    if not os.path.isdir(parent):
-        os.makedirs(parent, mode=0o755, exist_ok=True)
-        if os.path.basename(parent).startswith("ncolony"):
-            os.chmod(parent, 0o755)
+    if parent == _base():
+        # Others share what lies above it: who may write there could put a directory of his own in our place.
+        os.makedirs(os.path.dirname(parent), exist_ok=True)
+        _make_ours(parent)
+    else:
+        os.makedirs(parent, exist_ok=True)
+    _make_ours(path)
+
+
+def _make_ours(path: str) -> None:
     try:
         os.mkdir(path, 0o755)
+        os.chmod(path, 0o755)
     except FileExistsError:
         pass
     found = os.stat(path)

@@ -29,6 +29,7 @@ class Records:
         self._statuses, self._pids = f"{state}/status", pids
         self._dirty: dict[str, None] = {}
         self._transient: dict[str, None] = {}
+        self._unwritten: set[str] = set()
         self._scheduled = self._scheduled_transient = False
         self._soon = _SOON_S
 
@@ -72,11 +73,19 @@ class Records:
         self._dirty.pop(name, None)
         self._transient.pop(name, None)
         status = self._describe(name)
-        with contextlib.suppress(OSError):
+        try:
             if status is None:
                 remove_if_there(f"{self._statuses}/{name}")
             else:
                 write_whole(f"{self._statuses}/{name}", msgspec.json.encode(status))
+        except OSError:
+            self._unwritten.add(name)
+
+    def retry(self) -> None:
+        """Try again what could not be written."""
+        names, self._unwritten = self._unwritten, set()
+        for name in names:
+            self.changed(name)
 
     def flush(self) -> None:
         """Write everything that is due."""
