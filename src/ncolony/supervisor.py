@@ -586,12 +586,12 @@ class Supervisor(Service):
             self._hands.hold(identity)
             if known.process is None or known.process.number < number:
                 self._adopt(name, known, one)
-        if known.identity == identity:
-            self._events.append((name, lifecycle.Resumed(number)))
-            if one["alive"]:
-                self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
+        if known.identity == identity and one["alive"]:
+            self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
         if one["end"] is not None and not one["alive"]:
             self._on_exited({"id": identity, "end": one["end"], "empty": one["empty"]})
+        if known.identity == identity:
+            self._events.append((name, lifecycle.Resumed(number)))
 
     def _adopt(self, name: str, known: Known, one: dict[str, Any]) -> None:
         generation, digest, policy = one["memo"]

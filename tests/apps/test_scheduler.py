@@ -647,7 +647,7 @@ def test_zombies_are_nobody(ended: bool) -> None:
 
 def test_timers_follow_the_monotonic_clock(reactor: Any) -> None:
     """The reactor's time is the monotonic clock's, so that setting the wall clock moves no run."""
-    scheduler._make_steady(reactor)
+    scheduler.make_steady(reactor)
     before = time.monotonic()
     assert before <= reactor.seconds() <= time.monotonic()
     call = reactor.callLater(100, lambda: None)

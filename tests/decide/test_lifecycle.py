@@ -26,6 +26,7 @@ from ncolony.decide.lifecycle import (
     Process,
     Removed,
     Restart,
+    Resumed,
     Signal,
     Spawn,
     Start,
@@ -122,7 +123,10 @@ def rows_of_down(state: State) -> list[Row]:
         Row(state, Start(), begun(**fresh), Spawn(8)),
         Row(state, Restart(), begun(**fresh), Spawn(8)),
         Row(state, Stop(), SAME if state is State.STOPPED else rests(State.STOPPED, DOWN)),
-        *(Row(state, event, SAME, now=LATE) for event in (Kill(), Started(7), ended(DONE), Emptied(7), Lost(7))),
+        *(
+            Row(state, event, SAME, now=LATE)
+            for event in (Kill(), Started(7), ended(DONE), Emptied(7), Lost(7), Resumed(7))
+        ),
         Row(state, ended(QUICK, empty=False), SAME, now=LATE, note="not empty"),
         Row(state, Tick(), SAME, note="early"),
     ]
@@ -177,6 +181,7 @@ def rows_of_live(state: State) -> list[Row]:
         ),
         Row(state, Emptied(7), SAME),
         Row(state, Lost(7), begun(delay=4.0), Spawn(8)),
+        Row(state, Resumed(7), SAME),
         Row(state, Tick(), SAME),
     ]  # fmt: skip
 
@@ -241,6 +246,17 @@ def rows_of_stopping() -> list[Row]:
         *rows_of_the_end(ended(QUICK), QUICK),
         *rows_of_the_end(Emptied(7), None),
         *rows_of_the_end(Lost(7), None),
+        Row(state, Resumed(7), SAME, Signal(7, 1, "tree"), given={"policy": OTHER}, note="the step again"),
+        Row(state, Resumed(7), SAME, Signal(7, 15, "process"), given={"policy": ALONE}, note="the step again, alone"),
+        Row(
+            state, Resumed(7), SAME, Signal(7, 1, "tree"), given={"policy": OTHER, "rung": 2},
+            note="the last step there is",
+        ),
+        Row(state, Resumed(7), SAME, kill, given={"rung": 1 << 30}, note="KILL again"),
+        Row(
+            state, Resumed(7), {"deadline": NOW + 5.0}, Signal(7, 15, "tree"),
+            given={"rung": 0, "alive": False, "deadline": None}, note="nothing was sent yet",
+        ),
         Row(state, Tick(), SAME, note="early"),
         Row(state, Tick(), {"deadline": 106.0}, Signal(7, 2, "tree"), now=104.0, note="next step"),
         Row(
@@ -312,7 +328,7 @@ def test_rows_have_names_of_their_own() -> None:
 @pytest.mark.parametrize("empty", [True, False])
 def test_news_of_another_instance_changes_nothing(state: State, number: int, empty: bool) -> None:
     """What is told of an instance that is not the newest is ignored, whatever it is."""
-    for event in (Started(number), Ended(number, QUICK, empty, 0.5), Emptied(number), Lost(number)):
+    for event in (Started(number), Ended(number, QUICK, empty, 0.5), Emptied(number), Lost(number), Resumed(number)):
         assert step(BEFORE[state], event, NOW) == (BEFORE[state], ())
 
 

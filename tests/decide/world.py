@@ -26,6 +26,7 @@ from ncolony.decide.lifecycle import (
     Process,
     Removed,
     Restart,
+    Resumed,
     Signal,
     Spawn,
     Start,
@@ -199,6 +200,9 @@ class World:
         self.ask(self.process.state is State.STOPPING, "signals are of STOPPING", self.process)
         self.ask(number == self.number, "no signal to a former instance", number)
         self.ask(number not in self.over, OVER, number)
+        if isinstance(event, Resumed) and self.sent:
+            self.ask(signal != KILL or self.killed, "no KILL before its time", signal)
+            return
         if self.killed or self.sent >= len(policy.stop):
             self.ask(signal == KILL, "after the last step comes KILL, again and again", signal)
             self.ask(self.killed or self.now >= self.earliest_kill, "no KILL before its time", signal)
@@ -286,7 +290,7 @@ class World:
         if process is None or process.state is State.STOPPING:
             return
         number = process.number
-        news: list[Event] = [Emptied(number)]
+        news: list[Event] = [Emptied(number), Resumed(number)]
         if process.state not in ALIVE:
             news += [Started(number), Ended(number, Exit(code=3), True, 0.5), Lost(number)]
         event = news[index % len(news)]
@@ -308,6 +312,7 @@ class World:
         else:
             event = Ended(self.number, Exit(lived=self.now - newest.born), newest.empty, 0.5)
         self.reports.append(event)
+        self.reports.append(Resumed(self.number))
 
     def wait(self, seconds: float) -> None:
         """Time passes, and the supervisor hears of it."""

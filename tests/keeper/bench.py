@@ -69,11 +69,11 @@ def _stat(pid: int) -> list[str]:
 def children_of(pid: int) -> list[int]:
     """Pids of the process's children, zombies included."""
     found: list[int] = []
-    for entry in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += [int(word) for word in entry.read_bytes().split()]
-        except OSError:
-            continue
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += [int(word) for word in Path(f"/proc/{pid}/task/{thread}/children").read_bytes().split()]
+    except OSError:
+        pass  # it ended meanwhile
     return found
 
 

@@ -262,7 +262,7 @@ def test_orders_sent_before_hanging_up_are_obeyed_or_not_but_never_half(bench: B
 def test_supervisor_that_does_not_read(bench: Bench, line: Line) -> None:
     """Reports wait in the keeper for a supervisor that is busy, and all of them arrive."""
     big = "x" * 4000
-    orders = [bench.order(["/bin/true"], memo=big) for _ in range(300)]
+    orders = [bench.order(["/bin/true"], memo=big) for _ in range(120)]
     for order in orders:
         line.say(**order)
         line.say("hello")  # each answered with a welcome that lists everything: megabytes in all

@@ -256,6 +256,23 @@ def test_death_after_every_line(following: Desktop, web: Scribe) -> None:
     assert said == expected
 
 
+def test_catching_up(following: Desktop, web: Scribe) -> None:
+    """What was written while nobody forwarded is said at the start: what ended to the last byte, else whole lines."""
+    for scribe in (web, Scribe(following.logs, "ended"), Scribe(following.logs, "new")):
+        scribe.write(b"one\ntwo\n")
+        scribe.rotate()
+        scribe.write(b"three\nfou")
+    for name in ("web", "ended"):
+        (following.commits / name).write_bytes(b"%020d" % 4)
+    following.follower.catch_up({"web", "new"})
+    following.desk.settle()
+    said = {name: [line for who, line, _ in following.said if who == name] for name in ("web", "ended", "new")}
+    assert said == {"web": [b"two", b"three"], "ended": [b"two", b"three", b"fou"], "new": []}
+    following.follower.output("web", 8, web.write(b"r\n"), False)
+    following.said.clear()
+    assert following.lines() == [b"four"]
+
+
 @pytest.mark.parametrize("content", [b"", b"noise", b"99999999999999999999"])
 def test_commit_that_makes_no_sense(following: Desktop, web: Scribe, content: bytes) -> None:
     """A committed offset that is no number of this log is as good as none."""

@@ -383,11 +383,13 @@ def _lost_stopping(process: Process, event: msgspec.Struct, now: float) -> Outco
 
 def _signal_again(process: Process, event: msgspec.Struct, now: float) -> Outcome:
     """What was sent to the last keeper may not have arrived; being asked twice harms nobody."""
-    steps = process.policy.stop
-    if not 0 < process.rung <= len(steps):
+    if process.rung == 0:
+        return _next_rung(process, now)
+    if process.rung == _PAST_ALL:
         return process, (Signal(process.number, _KILL, "tree"),)
+    steps = process.policy.stop[: process.rung]
     scope = process.policy.scope if process.alive else "tree"
-    return process, (Signal(process.number, steps[process.rung - 1][0], scope),)
+    return process, tuple(Signal(process.number, number, scope) for number, _ in steps[-1:])
 
 
 def _tick_backoff(process: Process, event: msgspec.Struct, now: float) -> Outcome:

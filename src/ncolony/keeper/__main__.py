@@ -45,7 +45,9 @@ _STATUS_WAIT_S = 2.0
 class Instance:
     """One process run for a name: alive, or ended and kept until the supervisor has taken note."""
 
-    __slots__ = "identity name number memo pid pidfd fifo log started end alive others empty killing reported".split()
+    __slots__ = (
+        "identity name number memo pid pidfd fifo log started end alive others empty killing reported adopted".split()
+    )
 
     def __init__(self, identity: str, intent: dict[str, Any], log: Log) -> None:
         self.identity, self.log = identity, log
@@ -55,7 +57,7 @@ class Instance:
         self.memo: Any = intent.get("memo")
         self.pid, self.pidfd, self.fifo = 0, -1, -1
         self.end: dict[str, Any] | None = None
-        self.alive, self.empty, self.reported, self.killing = True, False, False, False
+        self.alive, self.empty, self.reported, self.killing, self.adopted = True, False, False, False, False
         self.others: set[int] = set()  # processes of its tree that lost their parent, and so are not found below `pid`
 
     def described(self) -> dict[str, Any]:
@@ -189,7 +191,7 @@ class Keeper:
             self.inbox += self.unpacker.feed(data)
         except BlockingIOError:
             return
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             self.hang_up()
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -224,7 +226,9 @@ class Keeper:
         """Resynchronise: everything we hold, ended instances included."""
         self.logs.attended = True
         for name, offset in order.get("read", {}).items():
-            self.logs.get(name).was_read(offset)
+            log = self.logs.get(name)
+            log.was_read(offset)
+            log.find()
         held = [instance.described() for instance in self.by_id.values()]
         self.tell({"is": "welcome", "protocol": PROTOCOL, "pid": os.getpid(), "held": held})
         for log in self.logs.by_name.values():
@@ -277,6 +281,7 @@ class Keeper:
         whole = order["scope"] == "tree"
         if whole:
             self.look_for_strays()
+            self.find_strangers(instance)
             instance.killing |= order["signal"] == signal.SIGKILL
         self.signal(instance, order["signal"], whole, order.get("wake", False))
 
@@ -284,14 +289,13 @@ class Keeper:
         leader = [instance.pid] if instance.alive else []
         roots = leader + sorted(instance.others if whole else ())
         below = [pid for pid in tree.with_descendants(roots) if pid not in roots] if whole else []
-        if instance.pidfd < 0:
-            tree.send(roots, below, number, wake)
+        others = [(pid, tree.is_below({*roots, *below})) for pid in below]
+        if not instance.adopted:
+            tree.send(roots, (), others, number, wake)
         else:
-            # Adopted: its processes are not our children. We hold the leader; the others must prove themselves.
-            if instance.alive:
-                tree.send_held(instance.pidfd, number, wake)
-            tree.send_marked([pid for pid in roots if pid not in leader], instance.identity, number, wake)
-            tree.send((), below, number, wake, family=roots)
+            # Its processes are not our children. We hold the leader; the others must prove themselves.
+            strangers = [(pid, tree.is_marked(instance.identity)) for pid in roots if pid not in leader]
+            tree.send((), [instance.pidfd] if leader else [], strangers + others, number, wake)
 
     def do_forget(self, order: dict[str, Any]) -> None:
         """The supervisor has taken note of the exit; nothing about the instance is needed any more."""
@@ -466,6 +470,7 @@ class Keeper:
         for found in adopt.find(self.journal):
             instance = Instance(found.identity, found.intent, self.logs.get(found.intent["name"]))
             self.by_id[instance.identity] = instance
+            instance.adopted = True
             instance.log.configure(found.intent.get("log") or {})
             try:
                 self.open_fifo(instance)
@@ -503,10 +508,18 @@ class Keeper:
         self.watch_strangers(instance)
 
     def watch_strangers(self, instance: Instance) -> None:
-        """What is left of an adopted instance's tree is not our child: found by its mark, watched by pidfds."""
-        pids = tree.everybody().get(instance.identity, ())
-        for pid in pids:
-            if pid in instance.others:
+        """See what is left of an adopted instance's tree after a death in it."""
+        self.find_strangers(instance)
+        if instance.killing and instance.others:
+            self.signal(instance, signal.SIGKILL, True, False)
+        self.settle(instance)
+
+    def find_strangers(self, instance: Instance) -> None:
+        """What belongs to an adopted instance's tree is not our child: found by its mark, watched by pidfds."""
+        if not instance.adopted:
+            return
+        for pid in tree.everybody().get(instance.identity, ()):
+            if pid in instance.others or (instance.alive and pid == instance.pid):
                 continue
             try:
                 pidfd = os.pidfd_open(pid)
@@ -514,9 +527,6 @@ class Keeper:
                 continue
             instance.others.add(pid)
             self.watch(pidfd, functools.partial(self.stranger_died, instance, pid, pidfd))
-        if instance.killing and instance.others:
-            self.signal(instance, signal.SIGKILL, True, False)
-        self.settle(instance)
 
     def stranger_died(self, instance: Instance, pid: int, pidfd: int) -> None:
         self.unwatch(pidfd)

@@ -61,7 +61,7 @@ def find(journal: Journal) -> list[Found]:
     everybody: dict[str, list[int]] | None = None
     for identity, steps in journal.read():
         intent = steps.get("intent")
-        if intent is None or intent.get("boot") != here:
+        if intent is None or intent.get("boot") != here or not _is_whole(intent):
             journal.forget(identity)
             continue
         if everybody is None:
@@ -76,7 +76,10 @@ def find(journal: Journal) -> list[Found]:
 
 def _prove(identity: str, steps: dict[str, dict[str, Any]], marked: Sequence[int]) -> Found | None:
     """What became of one instance; None when it was never started."""
-    recorded, intent = steps.get("record"), steps["intent"]
+    intent = steps["intent"]
+    recorded = steps.get("record")
+    if recorded is not None and not (_is_number(recorded.get("pid")) and _is_number(recorded.get("began"))):
+        recorded = None
     if "exit" in steps:
         return Found(identity, intent, steps["exit"])
     if recorded is None:
@@ -91,13 +94,22 @@ def _prove(identity: str, steps: dict[str, dict[str, Any]], marked: Sequence[int
     return Found(identity, intent, {"step": "exit", "unknown": True})
 
 
+def _is_whole(intent: dict[str, Any]) -> bool:
+    return isinstance(intent.get("name"), str) and all(_is_number(intent.get(key)) for key in ("number", "started"))
+
+
+def _is_number(value: object) -> bool:
+    """A number that may be a pid or a time; anything else in a journal proves nothing."""
+    return isinstance(value, int | float) and 0 <= value < 1 << 63
+
+
 def _open_if_it_is(pid: int | None, began: int | None) -> int | None:
     """A pidfd of the process, or None when it is dead or the pid is another's by now."""
     if not pid or began is None:
         return None
     try:
         pidfd = os.pidfd_open(pid)
-    except (ProcessLookupError, AttributeError):
+    except (ProcessLookupError, AttributeError, OverflowError, TypeError):
         return None  # any other failure is doubt, not death: it ends the adoption, which is tried again
     # Read after opening, and still alive afterwards: then what was read was of the process that we hold.
     if tree.start_time(pid) == began and not _dead(pidfd):

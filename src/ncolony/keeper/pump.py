@@ -117,6 +117,14 @@ class Log:
             self.read_to = self.announced = self.end
         self.logs.used(self)
 
+    def find(self) -> None:
+        """Know where the log ends, if there is one: an earlier keeper may have written more than it told of."""
+        try:
+            if os.path.exists(f"{self.directory}/current"):
+                self._open()
+        except OSError:
+            pass  # the first line says why
+
     def _find_older(self) -> None:
         if not self.counted:
             self.counted = True
@@ -151,11 +159,18 @@ class Log:
         for _ in range(turns):
             if patient and self.held_back():
                 return True
-            moved = self._splice(fifo, _CHUNK)
-            if moved is None:
+            if self.file < 0:
+                if not _waiting(fifo):
+                    return True
+                try:
+                    self._open()
+                except OSError as error:
+                    self._drop(fifo, error)
+                    continue
+            room = self.limit() - self.size
+            moved = self._splice(fifo, min(room, _CHUNK)) if room > 0 else 0
+            if moved is None or (self.size >= self.limit() and self.file >= 0 and not self._turn_page(fifo)):
                 return True
-            if self.size >= self.limit():
-                self._rotate(fifo)
             if moved == _PIPE:
                 _enlarge(fifo)
         return False
@@ -163,9 +178,6 @@ class Log:
     def _splice(self, fifo: int, length: int) -> int | None:
         """Bytes moved, or None when the FIFO is empty. splice takes only what it stored, so a SIGKILL loses nothing."""
         try:
-            if self.file < 0 and not _waiting(fifo):
-                return None
-            self._open()
             moved = os.splice(fifo, self.file, length, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
             return None
@@ -199,32 +211,33 @@ class Log:
         self.dropped += gone
         return gone
 
-    def _rotate(self, fifo: int) -> None:
-        """Begin a new file at the end of a line; for that the rest of the last line is taken byte by byte."""
-        tail = 0
-        while os.pread(self.file, 1, self.size - 1) != b"\n" and tail < _LONGEST_TAIL:
+    def _turn_page(self, fifo: int) -> bool:
+        """Begin a new file, at the end of a line: for that the rest of the last line is taken byte by byte.
+
+        False when the rest of the line has still to be written.
+        """
+        tail = self.size + _LONGEST_TAIL
+        while os.pread(self.file, 1, self.size - 1) != b"\n" and self.size < tail:
             try:
-                tail += (moved := os.splice(fifo, self.file, 1, flags=os.SPLICE_F_NONBLOCK))
+                self.size += os.splice(fifo, self.file, 1, flags=os.SPLICE_F_NONBLOCK)
             except BlockingIOError:
-                if self.size < 2 * self.limit():
-                    return  # the line is still being written: turn the page when it is done
-                break
+                return False
             except OSError:
-                break
-            self.size += moved
+                break  # the next splice says why
         try:
             for ending, name in (("log", "current"), ("index", "current.index")):
                 os.rename(f"{self.directory}/{name}", f"{self.directory}/{self.start:020d}.{ending}")
         except FileNotFoundError:
             self.counted = False  # somebody removed the files: begin anew
             self.close()
-            return
+            return True
         except OSError as error:
             self.trouble = f"cannot rotate {self.directory}/current: {error.strerror}"
-            return
+            return True
         self.older.append((self.start, self.size))
         self.close()
         self._throw_away()
+        return True
 
     def _throw_away(self) -> None:
         """Remove the oldest files beyond what is kept, but nothing that the connected supervisor has still to read."""

@@ -53,6 +53,8 @@ class Journal:
         """Every instance on disk as (identity, {step: line}); torn lines are left out."""
         for identity in sorted(os.listdir(self.directory)):
             steps: dict[str, dict[str, Any]] = {}
+            if os.path.isdir(f"{self.directory}/{identity}"):
+                continue
             with open(f"{self.directory}/{identity}", "rb") as file:
                 for line in file:
                     try:

@@ -12,7 +12,9 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
+
+    Proof = Callable[[int], bool]
 
 _MARK = b"NCOLONY_INSTANCE="
 
@@ -88,56 +90,62 @@ def everybody() -> dict[str, list[int]]:
     return found
 
 
-def send(ours: Iterable[int], others: Iterable[int], number: int, wake: bool, family: Iterable[int] = ()) -> None:
-    """Send one signal to `ours`, unreaped children whose pids cannot be recycled, and to `others`, their descendants.
+def send(
+    ours: Iterable[int], held: Iterable[int], others: Iterable[tuple[int, Proof]], number: int, wake: bool
+) -> None:
+    """Send one signal to a tree: parents first, but every descendant was proven before any of them can die.
 
-    A descendant may be gone and its pid taken by an innocent since it was listed: it is signalled through a pidfd, and
-    only if its parent is still one of the tree. `wake` follows up with SIGCONT, as s6 and systemd do, since a stopped
-    process cannot act on a polite signal.
+    `ours` are unreaped children, whose pids cannot be recycled; `held` are pidfds. Of `others`, each comes with a proof
+    that the pid is still who it was when it was listed, since it may be an innocent's by now.
     """
-    for pid in ours:
-        for each in _numbers(number, wake):
+    proven = []
+    for pid, proof in others:
+        held_now = _hold_if(pid, proof)
+        if held_now is not None:
+            proven.append(held_now)
+    # SIGCONT follows, as in s6 and systemd: a stopped process cannot act on a polite signal.
+    numbers = (number, signal.SIGCONT) if wake and number not in (signal.SIGKILL, signal.SIGCONT) else (number,)
+    for each in numbers:
+        for pid in ours:
             _quietly(os.kill, pid, each)
-    tribe = {*ours, *others, *family}
-    for pid in others:
-        _prove_and_send(pid, lambda pid: int(stat_fields(pid)[1]) in tribe, number, wake)
+        for pidfd in held:
+            _quietly(signal.pidfd_send_signal, pidfd, each)
+        for pid, pidfd in proven:
+            if pidfd < 0:
+                _quietly(os.kill, pid, each)
+            else:
+                _quietly(signal.pidfd_send_signal, pidfd, each)
+    for _, pidfd in proven:
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
-def send_held(pidfd: int, number: int, wake: bool) -> None:
-    """Send one signal to a process that we hold by its pidfd."""
-    for each in _numbers(number, wake):
-        _quietly(signal.pidfd_send_signal, pidfd, each)
+def is_below(family: Container[int]) -> Proof:
+    """The proof that a process's parent is one of the tree."""
+    return lambda pid: int(stat_fields(pid)[1]) in family
 
 
-def send_marked(pids: Iterable[int], identity: str, number: int, wake: bool) -> None:
-    """Send one signal to processes that are not our children, each only if it carries the instance's identity."""
-    for pid in pids:
-        _prove_and_send(pid, lambda pid: owner(pid) == identity, number, wake)
+def is_marked(identity: str) -> Proof:
+    """The proof that a process carries the instance's identity."""
+    return lambda pid: owner(pid) == identity
 
 
-def _numbers(number: int, wake: bool) -> tuple[int, ...]:
-    return (number, signal.SIGCONT) if wake and number not in (signal.SIGKILL, signal.SIGCONT) else (number,)
-
-
-def _prove_and_send(pid: int, proof: Callable[[int], bool], number: int, wake: bool) -> None:
+def _hold_if(pid: int, proof: Proof) -> tuple[int, int] | None:
+    """(pid, pidfd) of a process that stands the proof; pidfd -1 where there are none (not Linux)."""
     try:
-        descriptor = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid)
+    except AttributeError:
+        pidfd = -1
     except OSError:
-        return
-    except AttributeError:  # not Linux: the check and the signal are two steps there
-        descriptor = None
+        return None
     try:
         if proof(pid):
-            for each in _numbers(number, wake):
-                if descriptor is None:
-                    _quietly(os.kill, pid, each)
-                else:
-                    _quietly(signal.pidfd_send_signal, descriptor, each)
+            return pid, pidfd
     except (OSError, IndexError, ValueError):
         pass
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+    if pidfd >= 0:
+        os.close(pidfd)
+    return None
 
 
 def _quietly(call: Callable[..., object], *arguments: int) -> None:

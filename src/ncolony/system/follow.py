@@ -84,14 +84,11 @@ class Follower:
     def _end(self, name: str) -> int:
         """Where a log ends, by its files."""
         directory = f"{self._logs}/{name}"
-        older = self._rotated(directory)
-        end = older[-1][0] + older[-1][1] if older else 0
+        begin = self._begin(directory, self._rotated(directory))
         try:
-            with open(f"{directory}/current.index", "rb") as index:
-                begin = int.from_bytes(index.read(8), "big")
-            return max(end, begin) + os.stat(f"{directory}/current").st_size
+            return begin + os.stat(f"{directory}/current").st_size
         except OSError:
-            return end
+            return begin
 
     def output(self, name: str, start: int, end: int, last: bool) -> None:
         """There is output up to `end`; `last` says that an instance ended there.
@@ -188,32 +185,38 @@ class Follower:
         return len(data)
 
     def _read(self, name: str, reader: _Reader) -> bytes:
-        """The next bytes at the reader's offset; none when they are not to be had."""
-        for _ in range(3):
-            if reader.offset >= reader.end:
-                return b""
-            if reader.file < 0 and not self._open(name, reader):
-                break
-            data = os.pread(reader.file, _BYTES_PER_TURN, reader.offset - reader.base)
-            if data:
-                return data
+        """The next bytes from the reader's offset on, across files; none when there are none to be had."""
+        data = b""
+        while len(data) < _BYTES_PER_TURN and reader.offset + len(data) < reader.end:
+            at = reader.offset + len(data)
+            if reader.file >= 0 and (part := os.pread(reader.file, _BYTES_PER_TURN - len(data), at - reader.base)):
+                data += part
+                continue
             self._close(reader)  # this file ends here: the next one begins here
-        # Somebody removed the files. What was in them cannot be had; what comes next can.
-        _log.warn("{name}: {count} bytes of its log are gone", name=name, count=reader.end - reader.offset)
-        reader.offset = reader.end
-        return b""
+            begins = self._open(name, reader, at)
+            if begins == at:
+                continue
+            if not data:
+                # Somebody removed what was to come; what is left of it follows.
+                gone = reader.end if begins is None else begins
+                _log.warn("{name}: {count} bytes of its log are gone", name=name, count=gone - at)
+                reader.offset = gone
+                continue
+            break
+        return data
 
-    def _open(self, name: str, reader: _Reader) -> bool:
-        """Open the file that holds the reader's offset. Rotated files are named by the offset they begin at."""
+    def _open(self, name: str, reader: _Reader, at: int) -> int | None:
+        """Open the file that holds offset `at`, or the next after it; the offset that can be read, or None.
+
+        Rotated files are named by the offset they begin at.
+        """
         directory = f"{self._logs}/{name}"
         for _ in range(3):
             older = self._rotated(directory)
-            base, path = 0, f"{directory}/current"
-            for start, size in older:
-                if start <= reader.offset < start + size:
-                    base, path = start, f"{directory}/{start:020d}.log"
-                    break
-                base = max(base, start + size)
+            base, path = next(
+                ((start, f"{directory}/{start:020d}.log") for start, size in older if at < start + size),
+                (self._begin(directory, older), f"{directory}/current"),
+            )
             try:
                 reader.file = os.open(path, os.O_RDONLY)
             except OSError:
@@ -221,11 +224,20 @@ class Follower:
             # Rotated while we looked: then what we opened as current may be a later file.
             if self._rotated(directory) == older:
                 reader.base = base
-                reader.offset = max(reader.offset, base)  # what was thrown away meanwhile is counted by the keeper
                 self._note_open(name)
-                return True
+                return max(at, base) if os.fstat(reader.file).st_size > at - base else None
             self._close(reader)
-        return False
+        return None
+
+    @staticmethod
+    def _begin(directory: str, older: list[tuple[int, int]]) -> int:
+        """The offset at which the current file begins: its index says, or else the file before it."""
+        ended = older[-1][0] + older[-1][1] if older else 0
+        try:
+            with open(f"{directory}/current.index", "rb") as index:
+                return max(ended, int.from_bytes(index.read(8), "big"))
+        except OSError:
+            return ended
 
     @staticmethod
     def _rotated(directory: str) -> list[tuple[int, int]]:

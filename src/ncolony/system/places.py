@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 
@@ -44,11 +45,20 @@ def make_private(path: str) -> None:
     parent = os.path.dirname(path)
     if parent == _base():
         # Others share what lies above it: who may write there could put a directory of his own in our place.
-        os.makedirs(os.path.dirname(parent), exist_ok=True)
+        _make_all(os.path.dirname(parent))
         _make_ours(parent)
     else:
-        os.makedirs(parent, exist_ok=True)
+        _make_all(parent)
     _make_ours(path)
+
+
+def _make_all(path: str) -> None:
+    """Make the directory and those above it, for us alone to write whatever the umask; check none that is there."""
+    if not os.path.isdir(path):
+        _make_all(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+            os.chmod(path, 0o755)
 
 
 def _make_ours(path: str) -> None:
