@@ -717,7 +717,7 @@ class Supervisor(Service):
 
     def _act_on(self, file_name: str, message: Message) -> None:
         if isinstance(message, messages.Scan):
-            names = self._catch_up()
+            names = [printable(name) for name in self._catch_up()]
             self._inbox.answer(file_name, Answer(accepted=True, state="done", names=tuple(names)))
             return
         self._catch_up()

@@ -40,6 +40,8 @@ _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 _SPLICES, _ORDERS, _EXITS = 4, 64, 256
 # How long the exit status of an adopted instance is waited for after its death; whoever inherited it may never reap it.
 _STATUS_WAIT_S = 2.0
+# In the middle of an exec a process has no environment, and nobody can tell whose it is: look again.
+_LOOK_AGAIN_S, _DOUBT_S = 0.005, 0.05
 
 
 class Instance:
@@ -76,6 +78,7 @@ class Keeper:
         self.by_id: dict[str, Instance] = {}
         self.by_pid: dict[int, Instance] = {}
         self.by_session: dict[int, Instance] = {}
+        self.doubts: dict[int, float] = {}  # pid of an orphan -> until when its empty environment is doubted
         self.strays: dict[int, Instance] = {}  # pid of an orphan that is our child now -> the instance it belongs to
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
@@ -280,7 +283,9 @@ class Keeper:
             return
         whole = order["scope"] == "tree"
         if whole:
-            self.look_for_strays()
+            if not self.look_for_strays():
+                self.soon(functools.partial(self.do_signal, order))
+                return
             self.find_strangers(instance)
             instance.killing |= order["signal"] == signal.SIGKILL
         self.signal(instance, order["signal"], whole, order.get("wake", False))
@@ -418,9 +423,7 @@ class Keeper:
             self.ended(instance, end)
             ended.append(instance)
         if looked:
-            self.look_for_strays()
-            for instance in ended:
-                self.settle(instance)
+            self.settle_all(ended)
 
     def ended(self, instance: Instance, end: dict[str, Any]) -> None:
         lived = time.monotonic() - instance.started
@@ -430,24 +433,46 @@ class Keeper:
             self.announce(instance.log)
 
     def stray_ended(self, pid: int) -> list[Instance]:
+        self.doubts.pop(pid, None)
         instance = self.strays.pop(pid, None)
         if instance is None:
             return []
         instance.others.discard(pid)
         return [instance]
 
-    def look_for_strays(self) -> None:
-        """Find to whom processes belong that lost their parent and are our children now."""
+    def settle_all(self, ended: list[Instance]) -> None:
+        """Report the dead, once it is known to whom every orphan belongs."""
+        if not self.look_for_strays():
+            self.soon(functools.partial(self.settle_all, ended))
+            return
+        for instance in ended:
+            self.settle(instance)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self.later.append((time.monotonic() + _LOOK_AGAIN_S, call))
+
+    def look_for_strays(self) -> bool:
+        """Find to whom our children belong that lost their parent elsewhere; False while one of them is in doubt."""
+        sure = True
         for pid in tree.orphans():
             if pid in self.strays or pid in self.by_pid:
                 continue
-            instance = self.by_id.get(tree.owner(pid) or "") or self.by_session.get(tree.session(pid))
+            owner = tree.owner(pid)
+            instance = self.by_id.get(owner or "") or self.by_session.get(tree.session(pid))
+            if instance is None and owner == "" and self.in_doubt(pid):
+                sure = False
             if instance is None or instance.empty:
                 continue
             self.strays[pid] = instance
             instance.others.add(pid)
             if instance.killing:
                 self.signal(instance, signal.SIGKILL, True, False)
+        return sure
+
+    def in_doubt(self, pid: int) -> bool:
+        """An empty environment is that of an exec under way, or, if it stays so, of a process that wants none."""
+        until = self.doubts.setdefault(pid, time.monotonic() + _DOUBT_S)
+        return time.monotonic() < until and not tree.is_zombie(pid)
 
     def settle(self, instance: Instance) -> None:
         """Report a dead leader, and an empty tree, each once."""
@@ -494,6 +519,9 @@ class Keeper:
             self.epoll.modify(instance.pidfd, 0)
             until = time.monotonic() + _STATUS_WAIT_S
             self.later.append((until, lambda: self.adopted_ended(instance, {"unknown": True})))
+        else:
+            # Reaped, and the kernel does not say how it ended (before Linux 6.15).
+            self.adopted_ended(instance, {"unknown": True})
 
     def adopted_ended(self, instance: Instance, end: dict[str, Any]) -> None:
         if not instance.alive:

@@ -246,6 +246,8 @@ class Log:
             if self.forward and self.logs.attended and start + size > (self.read_to or 0):
                 return
             self.older.pop(0)
+            if self.forward and start + size > (self.read_to or 0):
+                self.dropped += size
             for ending in ("log", "index"):
                 try:
                     os.unlink(f"{self.directory}/{start:020d}.{ending}")

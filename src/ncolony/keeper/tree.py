@@ -30,12 +30,17 @@ def orphans() -> list[int]:
 
 
 def owner(pid: int) -> str | None:
-    """Identity of the instance that the process belongs to by its environment, or None."""
+    """Identity of the instance that the process belongs to by its environment, None without one.
+
+    "" when the environment is empty, as it also is for a moment in the middle of an exec.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
             environment = file.read(4 << 20)
     except OSError:
         return None
+    if not environment:
+        return ""
     if environment.startswith(_MARK):
         return environment[len(_MARK) :].partition(b"\0")[0].decode("ascii", "replace")
     _, found, rest = environment.partition(b"\0" + _MARK)
@@ -46,6 +51,14 @@ def stat_fields(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat from the third on (state, ppid, pgrp, session, …). Raises OSError."""
     with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
         return file.read(4096).rpartition(b")")[2].split()
+
+
+def is_zombie(pid: int) -> bool:
+    """True for a process that is dead and not yet reaped, or gone."""
+    try:
+        return stat_fields(pid)[0] == b"Z"
+    except (OSError, IndexError):
+        return True
 
 
 def session(pid: int) -> int:
