@@ -328,7 +328,9 @@ def test_the_command_has_a_session_of_its_own_and_no_input(start: Start) -> None
 def test_the_command_has_default_signal_dispositions(start: Start) -> None:
     """What whoever started us ignores is not ignored by the command."""
     program = start("grep", "^Sig[BI]", "/proc/self/status", prefix=("sh", "-c", 'trap "" INT HUP USR1; "$@"', "-"))
-    assert [program.line().split()[1] for _ in range(2)] == ["0" * 16] * 2
+    # 32 and 33 are the C library's own, which glibc's posix_spawn leaves ignored in whoever started all this.
+    internal = (1 << 31) | (1 << 32)
+    assert [int(program.line().split()[1], 16) & ~internal for _ in range(2)] == [0, 0]
     # The shell in between passes no signal on: it is its child that must be told.
     child = Path(f"/proc/{program.process.pid}/task/{program.process.pid}/children").read_text().split()
     os.kill(int(child[0]) if child else program.process.pid, signal.SIGTERM)
