@@ -399,17 +399,22 @@ class Supervisor(Service):
         for name in in_order(changed):
             self._read(name, changed[name])
         if self._departing and (self._departure is None or not self._departure.active()):
-            self._departure = self._reactor.callLater(_DEPARTURE_S, self._guarded, self._depart, len(self._departing))
+            self._departure = self._reactor.callLater(
+                _DEPARTURE_S, self._guarded, self._await_departure, len(self._departing)
+            )
 
-    def _depart(self, seen: int | None = None) -> None:
-        """Apply the removal of files, unless it was their directory that was removed.
-
-        `rm -r` removes the files before the directory: while more of them go (there were `seen`), that is awaited.
-        """
-        if seen is not None and len(self._departing) > seen:
-            more = len(self._departing)
-            self._departure = self._reactor.callLater(_DEPARTURE_S, self._guarded, self._depart, more)
+    def _await_departure(self, seen: int) -> None:
+        """`rm -r` removes the files before the directory: while more of them go (there were `seen`), wait."""
+        more = len(self._departing)
+        if more > seen:
+            self._departure = self._reactor.callLater(_DEPARTURE_S, self._guarded, self._await_departure, more)
             return
+        self._depart()
+        if self._adopted:
+            self._apply_all()
+
+    def _depart(self) -> None:
+        """Take note of the removal of files, unless it was their directory that was removed."""
         departing, self._departing = self._departing, set()
         if not os.path.isdir(self._settings.config):
             return
@@ -417,8 +422,6 @@ class Supervisor(Service):
             if (known := self._known.get(name)) is not None:
                 known.definition = known.problem = None
                 self._pending.add(name)
-        if self._adopted:
-            self._apply_all()
 
     def _missing(self, directory: str, error: OSError) -> None:
         """A directory that vanished is not the removal of its processes: say so and wait for its return."""
@@ -737,11 +740,10 @@ class Supervisor(Service):
     def _catch_up(self) -> list[str]:
         """Apply what was written before a message before the message; the names concerned."""
         self._scan_config()
-        departing = sorted(self._departing)
         self._depart()
         names = self._apply_all()
         self._drain_events()
-        return in_order({*names, *departing})
+        return names
 
     def _drain_events(self) -> None:
         while self._events:
