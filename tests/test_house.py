@@ -22,15 +22,19 @@ PURE = ["model", "decide"]
 NOT_IN_PURE = {"os", "time", "random", "twisted", "subprocess", "socket", "threading", "asyncio", "select", "secrets"}
 # What starts in under 60 ms cannot import Twisted, whose reactor alone takes 120.
 WITHOUT_TWISTED = ["ctllib", "cli", "system/files", "system/places"]
-# The keeper is another program; what it says on its socket is the one thing that its client shares with it.
-SHARED_WITH_KEEPER = {("system", "ncolony.keeper.wire")}
+# The keeper is another program; its language is shared with it, and what the kernel is asked for.
+SHARED_WITH_KEEPER = {
+    ("system", "ncolony.keeper.wire"),
+    ("system", "ncolony.keeper.kernel"),
+    ("supervisor", "ncolony.keeper.kernel"),
+}
 # The two apart: checks and schedules are other processes, over the same files.
 APART = [("apps", "supervisor"), ("supervisor", "apps")]
 # Upstream's ctllib has `main` and `PARSER`; they stay, made from cli when somebody asks for them.
 ALLOWED = {("ctllib", "cli")}
 # Lines of code, without blanks, comments and docstrings. The aim is 700; adopting what a former keeper started, and
 # proving whom a signal reaches, make up the rest: they belong where the pids are. See docs/adr/0006.
-LONGEST_KEEPER = 1100
+LONGEST_KEEPER = 1500
 LONGEST_FUNCTION = 60
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -43,7 +43,9 @@ Path = str | os.PathLike[str]
 CONFIG_VARIABLE = "NCOLONY_CTL_CONFIG"
 MESSAGES_VARIABLE = "NCOLONY_CTL_MESSAGES"
 NO_SUPERVISOR = "no supervisor is running for these directories"
+NOTHING_RUNS = "neither supervisor nor keeper runs for these directories"
 NOT_SEEN = "not seen by a supervisor yet"
+SCOPES = ("process", "tree")
 
 # Polling: short enough that nobody notices, growing so that a long wait costs nothing.
 _FIRST_DELAY_S = 0.002
@@ -52,6 +54,7 @@ _DEFAULT_WAIT_S = 30.0
 # uid_t and gid_t are 32 bits and the last value means "leave as it is" (setresuid(2)).
 _LARGEST_ID = 2**32 - 2
 _TOO_LONG_TO_SHOW = 80
+_TOO_LARGE = 1e12  # seconds or KiB
 
 
 class Error(Exception):
@@ -396,9 +399,70 @@ def stop(places: Places, name: str) -> str:
     return _send(places, f"stop {_check_name('stop', name)}", {"type": "STOP", "name": name})
 
 
+def signal(places: Places, name: str, signal: str | int, scope: str = "process") -> str:
+    """Ask for a signal to be sent to the process `name`; returns the message's id.
+
+    `signal` is "HUP", "SIGHUP" or 1. `scope` is "process", for its own pid alone, or "tree", for all that it started.
+
+    :raises BadValue: for a signal or scope that there is not.
+    """
+    deed = f"signal {_check_name('signal', name)}"
+    from ncolony.model import config  # imports msgspec: 28 ms
+
+    if isinstance(signal, bool) or not isinstance(signal, str | int) or config.signal_number(signal) is None:
+        raise BadValue(f"cannot {deed}: there is no signal {_shown(signal)}")
+    if scope not in SCOPES:
+        raise BadValue(f"cannot {deed}: scope: expected one of {', '.join(SCOPES)}, found {_shown(scope)}")
+    return _send(places, deed, {"type": "SIGNAL", "name": name, "signal": signal, "scope": scope})
+
+
 def scan(places: Places) -> str:
     """Ask the supervisor to look at its directories now; returns the message's id."""
     return _send(places, "scan", {"type": "SCAN"})
+
+
+def upgrade(places: Places) -> str:
+    """Ask the supervisor to go on as the version that is installed now; returns the message's id."""
+    return _send(places, "upgrade", {"type": "UPGRADE"})
+
+
+def shutdown(places: Places, *, state: Path | None = None, timeout: float = _DEFAULT_WAIT_S) -> str:
+    """Ask for everything to be stopped and ended, supervisor and keeper included; returns the message's id.
+
+    Where no supervisor runs but its keeper still holds processes, the keeper is asked, and it is waited for up to
+    `timeout` seconds; returns "" when it has stopped everything and ended. `wait_for_shutdown` waits in both cases.
+
+    :raises NotThere: when neither runs. No message is left then: it would end the next supervisor.
+    :raises TimedOut: when the keeper has not ended in time.
+    :raises Failed: when it ended before everything else had.
+    :raises CannotAccess: when it cannot be asked.
+    """
+    if supervisor(places, state=state) is None and _end_keeper(places, state, timeout):
+        return ""
+    return _send(places, "shut down", {"type": "SHUTDOWN"})
+
+
+def _end_keeper(places: Places, state: Path | None, timeout: float) -> bool:
+    """End a keeper that has no supervisor; False when it turns out to have one."""
+    from ncolony.system.shutdown import Died, Unfinished, end_keeper  # imports socket
+
+    try:
+        end_keeper(_state_directory(places, state), timeout)
+    except BlockingIOError:
+        return False
+    except Unfinished as error:
+        raise TimedOut(f"cannot shut down: after {round(timeout, 2):g} s the keeper has not ended: {error}") from error
+    except Died as error:
+        raise Failed("cannot shut down: the keeper ended before everything else had") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raised = NotThere(f"cannot shut down: {NOTHING_RUNS}")
+        raised.errno = errno.ENOENT
+        raise raised from error
+    except OSError as error:
+        refused = CannotAccess(f"cannot shut down: cannot reach the keeper: {error.strerror or error}")
+        refused.errno = error.errno
+        raise refused from error
+    return True
 
 
 restartAll = restart_all  # noqa: N816  # upstream's name
@@ -414,7 +478,7 @@ def _message_id() -> str:
     return f"{_last_time_ns}-{os.getpid()}-{next(_counter)}"
 
 
-def _send(places: Places, deed: str, content: Mapping[str, str]) -> str:
+def _send(places: Places, deed: str, content: Mapping[str, str | int]) -> str:
     message_id = _message_id()
     _write(deed, os.path.join(places.messages, message_id), json.dumps(content, ensure_ascii=False).encode())
     return message_id
@@ -424,22 +488,62 @@ def _send(places: Places, deed: str, content: Mapping[str, str]) -> str:
 
 
 class LastExit:
-    """How the last instance ended. `at` is wall-clock seconds, `lived` seconds; one of code and signal is None."""
+    """How the last instance ended. `at` is wall-clock seconds, `lived` seconds; one of code and signal is None.
 
-    __slots__ = ("at", "code", "lived", "signal", "text")
+    `core` says that it left a core dump, `oom` that the kernel killed it because memory ran out. `cpu` is seconds,
+    `rss_kb` the peak resident memory in KiB; they are None where nobody could tell.
+    """
+
+    __slots__ = ("at", "code", "core", "cpu", "lived", "oom", "rss_kb", "signal", "text")
 
     code: int | None
     signal: str | None
     at: float
     lived: float
     text: str
+    core: bool
+    oom: bool
+    cpu: float | None
+    rss_kb: int | None
 
     def __init__(self, record: Mapping[str, Any]) -> None:
         self.code = record.get("code")
         self.signal = record.get("signal")
-        self.at = record.get("at") or 0.0
-        self.lived = record.get("lived") or 0.0
+        self.at = _number(record.get("at")) or 0.0
+        self.lived = _number(record.get("lived")) or 0.0
         self.text = record.get("text") or ""
+        self.core, self.oom = bool(record.get("core")), bool(record.get("oom"))
+        self.cpu = _number(record.get("cpu"))
+        rss = _number(record.get("rss_kb"))
+        self.rss_kb = None if rss is None else int(rss)
+
+
+class PastExit(LastExit):
+    """One line of a process's history: an instance that ended. `started` is wall-clock seconds, or None if not known.
+
+    `reason` is why it was stopped, if it was; `lines` are the last that it printed. `record` is the whole JSON object.
+    """
+
+    __slots__ = ("id", "instance", "lines", "pid", "reason", "record", "started")
+
+    id: str
+    instance: int
+    pid: int | None
+    started: float | None
+    reason: str
+    lines: list[str]
+    record: dict[str, Any]
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        super().__init__(record)
+        self.record = dict(record)
+        self.id, self.instance = record.get("id") or "", record.get("instance") or 0
+        self.pid, self.started = record.get("pid"), _number(record.get("started"))
+        self.reason = record.get("reason") or ""
+        self.lines = list(record.get("lines") or [])
+
+    def __repr__(self) -> str:
+        return f"PastExit({self.record!r})"
 
 
 class Status:
@@ -454,6 +558,7 @@ class Status:
         "enabled",
         "generation",
         "group",
+        "holding",
         "instance",
         "last_exit",
         "name",
@@ -487,6 +592,7 @@ class Status:
     generation: str
     digest: str
     last_exit: LastExit | None
+    holding: list[str]
     record: dict[str, Any]
 
     def __init__(self, name: str, record: Mapping[str, Any]) -> None:
@@ -500,6 +606,7 @@ class Status:
         self.group, self.enabled = full["group"], full["enabled"]
         self.generation, self.digest = full["generation"], full["digest"]
         self.last_exit = LastExit(full["last_exit"]) if isinstance(full["last_exit"], dict) else None
+        self.holding = full["holding"]
 
     def __repr__(self) -> str:
         return f"Status({self.name!r}, {self.record!r})"
@@ -522,7 +629,15 @@ _EMPTY: dict[str, Any] = {
     "generation": "",
     "digest": "",
     "last_exit": None,
+    "holding": [],
 }
+# What every line of history holds, and of which type.
+_PAST: dict[str, type | tuple[type, ...]] = {"id": str, "instance": int, "at": (int, float), "text": str}
+
+
+def _number(value: object) -> float | None:
+    """`value` if it is a number that one can reckon with: JSON files may hold anything."""
+    return value if isinstance(value, int | float) and abs(value) < _TOO_LARGE else None
 
 
 class Supervisor:
@@ -597,6 +712,40 @@ def status_of(places: Places, name: str, *, state: Path | None = None) -> Status
     return _reported(os.path.join(_state_directory(places, state), "status"), name)
 
 
+def history(places: Places, name: str, *, state: Path | None = None) -> list[PastExit]:
+    """The instances of `name` that ended, as far as they are still known, the newest last.
+
+    The history of a process that was removed stays for a while. Lines that are torn or no records are left out.
+
+    :raises NotThere: when there is no such process and no history of one.
+    :raises CannotAccess: when it may not be read.
+    """
+    deed = f"show the history of {_check_name('show the history of', name)}"
+    directory = _state_directory(places, state)
+    path = os.path.join(directory, "history", name)
+    try:
+        data = _read(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        known = (os.path.join(directory, "status", name), os.path.join(places.config, name))
+        if not any(os.path.exists(one) for one in known):
+            raise _no_such_process(deed, places) from error
+        return []
+    except OSError as error:
+        raise _refused(deed, path, error) from error
+    return [past for line in data.split(b"\n") if line and (past := _past_exit(line))]
+
+
+def _past_exit(line: bytes) -> PastExit | None:
+    try:
+        record = _parsed(line)
+    except ValueError:
+        return None
+    lines = record.get("lines") or []
+    if not isinstance(lines, list) or not all(isinstance(one, str) for one in lines):
+        return None
+    return PastExit(record) if all(isinstance(record.get(key), kind) for key, kind in _PAST.items()) else None
+
+
 def supervisor(places: Places, *, state: Path | None = None) -> Supervisor | None:
     """The supervisor that runs for these places, or None when none does.
 
@@ -646,6 +795,47 @@ def wait_for_answer(
     raise TimedOut(
         f"cannot see the end of message {message_id}: {why} within {round(timeout, 2):g} s{_hint(places, state)}"
     )
+
+
+def wait_for_shutdown(
+    places: Places, message_id: str, timeout: float = _DEFAULT_WAIT_S, *, state: Path | None = None
+) -> None:
+    """Wait up to `timeout` seconds until the message that `shutdown` sent is carried out: nothing runs any more.
+
+    Should the supervisor be killed meanwhile, its keeper is asked in its place.
+
+    :raises Failed: when the supervisor refuses.
+    :raises TimedOut: when something still runs by then.
+    """
+    deadline = time.monotonic() + timeout
+    answer_path = os.path.join(_state_directory(places, state), "answers", message_id)
+    for _ in _poll(timeout):
+        try:
+            answer = Answer(_parsed(_read(answer_path)))
+        except (OSError, ValueError):
+            answer = Answer({})
+        if answer.state == "failed":
+            raise Failed(f"cannot shut down: {answer.why or 'the supervisor gives no reason'}")
+        if supervisor(places, state=state) is not None:
+            continue
+        taken = not _withdrawn(places, message_id)
+        try:
+            if _end_keeper(places, state, max(0.0, deadline - time.monotonic())):
+                return
+        except NotThere:
+            if taken:
+                return
+            raise
+    raise TimedOut(f"cannot shut down: after {round(timeout, 2):g} s the supervisor has not ended")
+
+
+def _withdrawn(places: Places, message_id: str) -> bool:
+    """Remove a message that nobody is there to take: it must not end the next supervisor. False when it was taken."""
+    try:
+        os.unlink(os.path.join(places.messages, message_id))
+    except OSError:
+        return False
+    return True
 
 
 def wait_for_applied(

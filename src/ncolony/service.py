@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from twisted.application.service import Service
@@ -10,7 +11,9 @@ from twisted.python import usage
 
 from .decide.restart import Policy
 from .model.config import signal_number
+from .system import upgrade
 from .system.clock import make_steady
+from .system.limits import find_cgroup
 from .system.places import state_directory
 
 
@@ -67,6 +70,15 @@ class Options(usage.Options):
         ["state", None, None, "Directory for what we must remember [default: by the names of config and messages]"],
         ["logs", None, None, "Directory for the output of processes [default: logs in the state directory]"],
         ["log-budget", None, 64 << 20, "Bytes that all logs together may take", _bytes],
+        [
+            "keeper-linger", None, None,
+            "Without a supervisor for this many seconds the keeper ends everything [default: it carries on for ever]",
+            _seconds("keeper-linger"),
+        ],
+        [
+            "cgroup", None, "auto",
+            "Control group (v2) directory for one group per process, auto (our own, if it was delegated to us) or none",
+        ],
     ]  # fmt: skip
     optFlags = [  # noqa: RUF012
         ["no-strict-modes", None, "Use config files that anybody may write, even as root"]
@@ -85,6 +97,10 @@ class Options(usage.Options):
                 f"--minrestartdelay ({self['minrestartdelay']:g}) is larger than"
                 f" --maxrestartdelay ({self['maxrestartdelay']:g})"
             )
+        try:
+            self["cgroup"] = find_cgroup(self["cgroup"])
+        except ValueError as error:
+            raise usage.UsageError(f"--cgroup: {error}") from None
 
     def parseArgs(self, *arguments: str) -> None:
         """Take no arguments.
@@ -101,6 +117,8 @@ def makeService(options: Options) -> Service:
 
     from .supervisor import Settings, Supervisor
 
+    if upgrade.is_trial():
+        sys.exit(0)
     make_steady(reactor)
 
     term = signal_number("TERM")
@@ -113,6 +131,8 @@ def makeService(options: Options) -> Service:
         log_budget=options["log-budget"],
         pids=options["pid"],
         frequency=options["frequency"],
+        linger=options["keeper-linger"],
+        cgroup=options["cgroup"],
         strict=not options["no-strict-modes"],
         policy=Policy(
             threshold=options["threshold"],

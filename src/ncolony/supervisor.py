@@ -23,29 +23,39 @@ from . import __version__
 from .decide import lifecycle
 from .decide.answer import Goal
 from .decide.lifecycle import Effect, Event, Forget, Process, Signal, Spawn, State, Wanted
-from .decide.reconcile import Applied, Memory, change, in_order, remembered
+from .decide.reconcile import Applied, Memory, adopted, change, in_order, remembered
 from .decide.restart import Exit, Policy
+from .keeper.kernel import become_subreaper, reach
 from .model import message as messages
 from .model.config import Definition, Problem, define, signal_name, signal_number
+from .model.history import Record
 from .model.message import Answer, Message
 from .model.names import is_ignored, printable, problem_with_name
 from .model.status import LastExit, Status
-from .system import launch
+from .system import launch, upgrade
 from .system.files import Directory, Entry, write_whole
-from .system.follow import Follower, escaped
+from .system.follow import Follower
 from .system.hands import Hands, Identities
+from .system.history import History, last_lines
 from .system.inbox import Inbox, Requests
-from .system.limits import become_subreaper, raise_descriptor_limit
+from .system.limits import raise_descriptor_limit
+from .system.orphans import Orphans
+from .system.own_log import OwnLog, say
 from .system.places import UnsafeState, make_private
 from .system.records import Records
 from .system.wake import Names, Watcher
 
 _log = Logger(namespace="ncolony")
-_output = Logger(namespace="ncolony.output")
 # A new supervisor waits this long for the lock: a forked child of the old one may hold it until its exec.
 _LOCK_WAIT_S = 2.0
 # From the last removal of a config file until it is applied.
 _DEPARTURE_S = 0.03
+# A stop that takes this long names what it waits for, and again after each such time.
+_ASK_S = 1.0
+# Exits that could not be recorded, on a full disk, and are tried again.
+_UNRECORDED = 1000
+# The goal of a message that asks for our end.
+_SHUTDOWN = "shutdown"
 _LIVE = (State.STARTING, State.RUNNING, State.STOPPING)
 
 
@@ -59,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True):
     log_budget: int
     pids: str | None
     frequency: float
+    linger: float | None
+    cgroup: str | None
     strict: bool
     policy: Policy
 
@@ -67,7 +79,8 @@ class Known:
     """What the supervisor knows of one name."""
 
     __slots__ = (
-        "applied", "definition", "identity", "last_exit", "pid", "problem", "process", "started", "timed", "trouble",
+        "applied", "definition", "holding", "identity", "last_exit", "pid", "problem", "process", "started", "timed",
+        "trouble",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -81,6 +94,7 @@ class Known:
         self.last_exit: LastExit | None = None
         self.timed: float | None = None  # the deadline that is in the heap
         self.trouble = ""  # with its log or PID file
+        self.holding: tuple[str, ...] = ()  # what a stop waits for
 
 
 class Supervisor(Service):
@@ -106,6 +120,15 @@ class Supervisor(Service):
         self._departure: Any = None
         self._pending: set[str] = set()  # names whose file was read and not applied yet
         self._were_up: set[str] = set()  # names that run again when a supervisor starts after a clean end
+        self._orphans = Orphans()
+        self._exits: deque[tuple[str, Record]] = deque()  # to be recorded
+        self._over: list[str] = []  # identities that the keeper may forget once their exits are recorded
+        self._stopping: dict[str, None] = {}  # names that are being stopped
+        self._asking: Any = None
+        self._upgrading = False
+        self._handover = upgrade.received()
+        self._shutdown: str | None = None  # the message that asked for it
+        self._unfinished: list[tuple[str, Answer]] = []
 
     # starting
 
@@ -121,7 +144,7 @@ class Supervisor(Service):
                 os.makedirs(directory, exist_ok=True)
             self._check_places()
             make_private(settings.state)
-            for name in ("status", "answers", "rejected", "fifo", "forwarded", "config"):
+            for name in ("status", "answers", "rejected", "history", "fifo", "forwarded", "config"):
                 os.makedirs(f"{settings.state}/{name}", mode=0o711 if name == "config" else 0o755, exist_ok=True)
             self._logs = os.path.abspath(settings.logs or f"{settings.state}/logs")
             os.makedirs(self._logs, exist_ok=True)
@@ -156,6 +179,9 @@ class Supervisor(Service):
             sys.exit(f"cannot start: {self._settings.config} cannot be for both configuration and messages")
 
     def _take_lock(self) -> None:
+        if self._handover is not None:
+            self._lock = self._handover.lock
+            return
         path = f"{self._settings.state}/lock"
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         until = time.monotonic() + _LOCK_WAIT_S
@@ -173,23 +199,33 @@ class Supervisor(Service):
 
     def _begin(self) -> None:
         """The reactor runs: find out what there is, then what runs already, then make them agree."""
+        reach("supervisor.locked")
         settings, reactor = self._settings, self._reactor
         self._surroundings = launch.Surroundings.present(raise_descriptor_limit())
         self._records = Records(reactor, settings.state, settings.pids, self._describe)
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._inbox = Inbox(reactor, settings.messages, settings.state, self._act)
         self._requests = Requests(self._inbox.answer, self._records.write)
-        self._follower = Follower(reactor, self._logs, f"{settings.state}/forwarded", self._say, self._forwarded)
-        self._hands = Hands(reactor, settings.state, self._logs, settings.log_budget, self._report)
-        self._hands.welcome_sent = lambda: {"read": self._follower.offsets()}
+        own_log = OwnLog(f"{settings.state}/forwarding")
+        self._follower = Follower(reactor, self._logs, f"{settings.state}/forwarded", own_log, say, self._forwarded)
+        self._follower.finish()
+        self._history = History(f"{settings.state}/history")
+        fifos = self._handover.fifos if self._handover else {}
+        self._hands = Hands(reactor, settings.state, self._logs, settings.log_budget, self._report, fifos)
+        self._hands.welcome_sent = lambda: {"read": self._follower.offsets(), "linger": settings.linger}
         self._handle_signals()
         self._describe_ourselves()
         self._earlier = self._records.earlier()
-        self._inbox.expire_earlier()
+        self._reported = set(self._earlier)
+        self._unfinished = self._inbox.earlier()
+        self._shutdown = next((name for name, answer in self._unfinished if answer.goal == _SHUTDOWN), None)
         self._hands.connect()
         self._guarded(self._scan_config)  # while the keeper starts
         self._watcher = Watcher(reactor, self._woken)
+        if self._shutdown is not None:
+            self.quit()  # an earlier supervisor was killed while it did
         _log.info("ncolony {version} supervises {config}", version=__version__, config=settings.config)
+        reach("supervisor.begun")
 
     def _handle_signals(self) -> None:
         """Install our own, also for PID 1, whose default is to ignore; and become the reaper of what a keeper leaves.
@@ -205,22 +241,17 @@ class Supervisor(Service):
             on(number, self.quit)
         on(signal.SIGHUP, self._scan)
         on(signal.SIGUSR1, lambda: self._hands.order({"do": "reopen"}))
-        on(signal.SIGCHLD, self._reap)
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        self._reap()
-
-    def _reap(self) -> None:
-        """Reap the keeper, and whatever the kernel gave us: as PID 1, every orphan."""
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        on(signal.SIGCHLD, self._orphans.reap)
+        on(signal.SIGUSR2, self.upgrade)
+        upgrade.hear_signals()
+        self._orphans.reap()
 
     def _describe_ourselves(self) -> None:
         settings = self._settings
         about = {
             "pid": os.getpid(), "version": __version__, "started": time.time(), "problems": self._problems,
             "config": os.path.abspath(settings.config), "messages": os.path.abspath(settings.messages),
-            "state": settings.state, "logs": self._logs,
+            "state": settings.state, "logs": self._logs, "keeper": self._hands.pid,
         }  # fmt: skip
         with contextlib.suppress(OSError):
             write_whole(f"{settings.state}/supervisor.json", msgspec.json.encode(about))
@@ -235,6 +266,7 @@ class Supervisor(Service):
             _log.failure("cannot go on with one thing; the others are not concerned")
         self._drain_events()
         self._hands.flush()
+        self._record_exits()
         self._set_wake_up()
 
     def _step(self, name: str, event: Event) -> None:
@@ -254,6 +286,7 @@ class Supervisor(Service):
         if isinstance(effect, Spawn):
             self._spawn(name, known, effect.number)
         elif isinstance(effect, Signal) and known.identity is not None:
+            reach("signal.before")
             self._hands.signal(known.identity, effect.signal, effect.scope, wake=True)
         elif isinstance(effect, Forget):
             self._forget(name, known)
@@ -261,16 +294,17 @@ class Supervisor(Service):
     def _spawn(self, name: str, known: Known, number: int) -> None:
         definition = known.definition
         identity = self._identities.new()
-        known.identity, known.pid = identity, None
+        known.identity, known.pid, known.started = identity, None, None
         if not self._hands.agreed:
             return  # first the keeper says what it holds: see _on_welcome
         try:
             if definition is None:
                 raise launch.Impossible(known.problem or "there is no definition of it")
             order = launch.order(definition, self._surroundings, self._environment(name, identity, definition))
-            log = msgspec.structs.asdict(definition.config.log)
-            memo = [definition.generation, definition.digest, msgspec.to_builtins(known.process.policy)]  # type: ignore[union-attr]
-            order |= {"name": name, "number": number, "log": log, "memo": memo}
+            policy = known.process.policy  # type: ignore[union-attr]
+            memo = [definition.generation, definition.digest, msgspec.to_builtins(policy)]
+            order |= {"name": name, "number": number, "memo": memo, "cgroup": self._settings.cgroup}
+            order |= _while_running(definition, policy)
             self._instances[identity] = (name, number)
             self._hands.start(identity, order)
         except launch.Impossible as impossible:
@@ -295,7 +329,7 @@ class Supervisor(Service):
         self._remove_snapshot(identity)
         how = Exit(refused=why)
         self._events.append((name, lifecycle.Ended(number, how, empty=True, luck=random.random())))
-        self._note_exit(self._known[name], how, time.time())
+        self._note_exit(name, self._known[name], identity, number, how, {"at": time.time()})
 
     def _changed(self, name: str, known: Known, before: Process) -> None:
         """Everything that others should see of a process that is not what it was."""
@@ -304,6 +338,7 @@ class Supervisor(Service):
         self._schedule(name, known)
         if process.state is not before.state:
             self._tell(name, known)
+            self._watch_stop(name, known, process)
         self._records.changed(name, transient=process.state is State.STARTING)
         self._requests.judge(name, process)
         if self._quitting and process.state not in _LIVE:
@@ -329,6 +364,35 @@ class Supervisor(Service):
             _log.info("{name}: {state}: {reason}", name=name, state=process.state.value, reason=process.reason)
         elif process.state is State.STOPPING or (process.state is State.STARTING and process.reason):
             _log.info("{name}: {state}: {reason}", name=name, state=process.state.value.lower(), reason=process.reason)
+
+    def _watch_stop(self, name: str, known: Known, process: Process) -> None:
+        """While a process is being stopped, find out now and then what that waits for."""
+        known.holding = ()
+        if process.state is not State.STOPPING:
+            self._stopping.pop(name, None)
+            return
+        self._stopping[name] = None
+        if self._asking is None:
+            self._asking = self._reactor.callLater(_ASK_S, self._guarded, self._ask_what_holds)
+
+    def _ask_what_holds(self) -> None:
+        self._asking = None
+        now = self._reactor.seconds()
+        for name in self._stopping:
+            known = self._known.get(name)
+            if known is not None and known.process is not None and now - known.process.since >= _ASK_S / 2:
+                self._hands.order({"do": "tree", "id": known.identity})
+        if self._stopping:
+            self._asking = self._reactor.callLater(_ASK_S, self._guarded, self._ask_what_holds)
+
+    def _on_tree(self, message: dict[str, Any]) -> None:
+        name, _ = self._instances.get(message["id"], ("", 0))
+        known = self._known.get(name)
+        if known is not None and known.identity == message["id"] and name in self._stopping:
+            holding = tuple(message["members"])
+            if holding != known.holding:
+                known.holding = holding
+                self._records.changed(name)
 
     def _set_wake_up(self) -> None:
         """One call is due at most: for the earliest deadline of all."""
@@ -418,6 +482,7 @@ class Supervisor(Service):
         departing, self._departing = self._departing, set()
         if not os.path.isdir(self._settings.config):
             return
+        reach("removed.noticed")
         for name in departing:
             if (known := self._known.get(name)) is not None:
                 known.definition = known.problem = None
@@ -493,8 +558,8 @@ class Supervisor(Service):
         known.applied = found
         if event is not None:
             if known.definition is not None and known.identity is not None:
-                sizes = msgspec.structs.asdict(known.definition.config.log)
-                self._hands.order({"do": "log", "name": name, "log": sizes})
+                settings = _while_running(known.definition, found.policy if found else known.process.policy)
+                self._hands.order({"do": "log", "name": name, "id": known.identity, **settings})
             self._events.append((name, event))
 
     def _first(self, name: str, known: Known, found: Applied) -> Process:
@@ -504,10 +569,7 @@ class Supervisor(Service):
         if status is None:
             return Process(name=name, policy=found.policy, since=now)
         known.last_exit = status.last_exit
-        wait = (status.next_try or 0.0) - time.time()
-        last = None if status.last_exit is None else _exit_from(status.last_exit)
-        memory = Memory(status.state, status.generation, status.wanted, status.instance, status.reason, wait, last)
-        if (process := remembered(name, found, memory, now)) is not None:
+        if (process := remembered(name, found, _memory(status), now)) is not None:
             known.applied = found
             return process
         return Process(name=name, policy=found.policy, number=status.instance, since=now)
@@ -529,6 +591,7 @@ class Supervisor(Service):
         if known.definition is None and known.problem is None:
             del self._known[name]
             self._follower.forget(name)
+            self._history.forget(name)
             self._hands.order({"do": "drop", "name": name})
         self._records.changed(name)
         self._requests.judge(name, None)
@@ -538,10 +601,13 @@ class Supervisor(Service):
     # the keeper
 
     def _report(self, message: dict[str, Any]) -> None:
-        self._guarded(getattr(self, "_on_" + message["is"]), message)
+        self._guarded(getattr(self, "_on_" + message["is"], self._on_anything), message)
+
+    def _on_anything(self, message: dict[str, Any]) -> None:
+        """What a keeper of a later version says is not for us."""
 
     def _on_lost(self, message: dict[str, Any]) -> None:
-        self._reap()
+        self._orphans.reap()
         if self._hands.leaving or (self._quitting and self._adopted and not self._live):
             self._finish()
         else:
@@ -552,10 +618,17 @@ class Supervisor(Service):
 
     def _on_welcome(self, message: dict[str, Any]) -> None:
         """Agree with the keeper about what runs."""
+        if self._hands.replace_keeper(message):
+            return  # it comes again, in our version
+        if self._hands.problem and self._hands.problem not in self._problems:
+            self._problems.append(self._hands.problem)
+            _log.error("{problem}", problem=self._hands.problem)
+        self._orphans.reap()
         held = sorted(message["held"], key=lambda one: (one["name"], one["number"]))
         for one in held:
             self._meet(one)
         present = {one["id"] for one in held}
+        self._meet_unrecorded(message.get("vanished", ()), held)
         for name, known in list(self._known.items()):
             process = known.process
             if process is not None and process.state in _LIVE and known.identity not in present:
@@ -564,19 +637,61 @@ class Supervisor(Service):
             del self._instances[identity]
         self._hands.sweep(present)
         self._hands.agreed = True
+        self._describe_ourselves()
         if not self._adopted:
             self._adopted = True
-            self._follower.catch_up({one["name"] for one in held if not one["empty"]})
+            self._begin_to_act(held)
+
+    def _begin_to_act(self, held: list[dict[str, Any]]) -> None:
+        """It is known what runs: make it agree with what should, and carry on with what was asked for."""
+        self._follower.catch_up({one["name"] for one in held if not one["empty"]})
+        if not self._quitting:
             self._apply_all()
-            for name in [name for name in self._earlier if name not in self._known]:
-                del self._earlier[name]
-                self._records.changed(name)
+        with contextlib.suppress(OSError):
+            self._history.prune(self._known)
+        for name in [name for name in self._earlier if name not in self._known]:
+            del self._earlier[name]
+            self._records.changed(name)
+        for name in self._reported:
+            if name not in self._known or self._known[name].pid is None:
                 self._records.pid(name, None)
-            if self._quitting:
-                self._drain_events()
-                self._quitting = False
-                self.quit()
-            self._reactor.callLater(0, self._scan_periodically)
+        self._resume_requests()
+        if self._quitting:
+            self._drain_events()
+            self._quitting = False
+            self.quit()
+        self._reactor.callLater(0, self._scan_periodically)
+
+    def _resume_requests(self) -> None:
+        """What an earlier supervisor accepted is carried on with, and answered."""
+        self._drain_events()
+        handed = self._handover.message if self._handover is not None else None
+        if self._handover is not None:
+            _log.info("upgraded from {before} to {now}", before=self._handover.version, now=__version__)
+        for file_name, answer in self._unfinished:
+            if file_name == handed:
+                self._inbox.answer(file_name, msgspec.structs.replace(answer, state="done"))
+            elif answer.goal == _SHUTDOWN:
+                continue
+            elif not answer.goal:
+                why = "the supervisor was replaced before it was done; the status says what became of it"
+                self._inbox.answer(file_name, msgspec.structs.replace(answer, state="failed", why=why))
+            else:
+                self._resume_request(file_name, answer)
+        self._unfinished = []
+
+    def _resume_request(self, file_name: str, answer: Answer) -> None:
+        self._requests.resume(file_name, answer)
+        for name, since in answer.since.items():
+            known = self._known.get(name)
+            process = known.process if known is not None else None
+            if process is not None and process.number <= since and process.state in (State.STARTING, State.RUNNING):
+                # The order did not survive its giver.
+                self._events.append((name, lifecycle.Restart() if answer.goal == Goal.UP.value else lifecycle.Stop()))
+        self._drain_events()
+        for name in answer.since:
+            known = self._known.get(name)
+            self._requests.judge(name, known.process if known is not None else None)
 
     def _meet(self, one: dict[str, Any]) -> None:
         """An instance that the keeper holds: ours already, or to be adopted."""
@@ -584,17 +699,36 @@ class Supervisor(Service):
         known = self._known.get(name)
         if known is None:
             known = self._known[name] = Known()
+        ended = one["end"] if not one["alive"] else None
         if identity not in self._instances:
             self._instances[identity] = (name, number)
             self._hands.hold(identity)
+            if ended is not None and ended.get("ordered") and one["empty"]:
+                # The whole colony was ended, and begins anew with us.
+                self._note_exit(name, known, identity, number, _exit_in(ended), {**one, **ended}, again=True)
+                self._done_with(identity)
+                self._pending.add(name)
+                return
             if known.process is None or known.process.number < number:
                 self._adopt(name, known, one)
         if known.identity == identity and one["alive"]:
             self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
-        if one["end"] is not None and not one["alive"]:
-            self._on_exited({"id": identity, "end": one["end"], "empty": one["empty"]})
+        if ended is not None:
+            self._on_exited({**one, "again": True})
         if known.identity == identity:
             self._events.append((name, lifecycle.Resumed(number)))
+
+    def _meet_unrecorded(self, vanished: Iterable[list[Any]], held: list[dict[str, Any]]) -> None:
+        """An instance that ran and ended without that its keeper, killed, could even write down its pid."""
+        pids = {one["pid"] for one in held} | {known.pid for known in self._known.values() if known.pid is not None}
+        for identity, intended in vanished:
+            if identity in self._instances and (found := self._orphans.end_of_unrecorded(intended, pids)):
+                pid, end = found
+                name = self._instances[identity][0]
+                self._known[name].pid = pid
+                lived = max(0.0, time.monotonic() - intended)
+                end |= {"lived": lived, "at": time.time()}
+                self._on_exited({"id": identity, "end": end, "empty": True})
 
     def _adopt(self, name: str, known: Known, one: dict[str, Any]) -> None:
         generation, digest, policy = one["memo"]
@@ -602,24 +736,12 @@ class Supervisor(Service):
         found = self._applied_from(known.definition)
         known.applied = Applied(generation, digest, found.policy if found and found.digest == digest else policy, True)
         known.identity = one["id"]
-        restarts = 0
-        wanted, stopping = Wanted.UP, False
+        memory = None
         if (status := self._earlier.pop(name, None)) is not None:
-            known.last_exit, restarts = status.last_exit, status.restarts
-            wanted = Wanted.DOWN if status.wanted == Wanted.DOWN else Wanted.UP
-            stopping = status.state == State.STOPPING and status.instance == one["number"]
-        if not one["alive"] and (stopping or wanted is Wanted.DOWN):
-            state = State.STOPPING  # what it was stopped for still holds
-        else:
-            state = State.STARTING
-            if wanted is Wanted.DOWN:
-                self._events.append((name, lifecycle.Stop()))
-            elif stopping:
-                self._events.append((name, lifecycle.Restart()))
-        known.process = Process(
-            name=name, policy=known.applied.policy, wanted=wanted, state=state, number=one["number"],
-            since=self._reactor.seconds(), alive=True, restarts=restarts,
-        )  # fmt: skip
+            known.last_exit, memory = status.last_exit, _memory(status)
+        now = self._reactor.seconds()
+        known.process, again = adopted(name, one["number"], one["alive"], known.applied.policy, memory, now)
+        self._events += [(name, event) for event in again]
         self._live += 1
         self._pending.add(name)
         _log.info("{name}: adopted, pid {pid}", name=name, pid=one["pid"])
@@ -629,6 +751,7 @@ class Supervisor(Service):
         known = self._known.get(name)
         if known is None or known.identity != message["id"]:
             return
+        reach("started.told")
         known.pid = message["pid"]
         known.started = time.time() - (time.monotonic() - message["at"])
         self._pid_file(name, known, known.pid)
@@ -648,38 +771,87 @@ class Supervisor(Service):
 
     def _on_exited(self, message: dict[str, Any]) -> None:
         identity, end = message["id"], message["end"]
+        reach("exited.told")
+        if end.get("unknown") and end.get("was"):
+            # The keeper was not its parent; we were, for as long as there was no keeper.
+            self._orphans.reap()
+            if (seen := self._orphans.end_of(*end["was"])) is not None:
+                end = {**end, **seen}
         name, number = self._instances.get(identity, ("", 0))
         known = self._known.get(name)
-        if known is not None and known.identity == identity:
-            how = Exit(
-                code=end.get("code"), signal=end.get("signal"), lived=end["lived"], core=end.get("core", False),
-                signal_name="" if end.get("signal") is None else signal_name(end["signal"]),
-            )  # fmt: skip
-            self._note_exit(known, how, end["at"])
-            known.pid = None
-            self._pid_file(name, known, None)
-            self._events.append((name, lifecycle.Ended(number, how, message["empty"], random.random())))
+        if known is not None:
+            how = _exit_in(end)
+            self._note_exit(name, known, identity, number, how, {**message, **end}, message.get("again", False))
+            if known.identity == identity:
+                known.pid = None
+                self._pid_file(name, known, None)
+                self._events.append((name, lifecycle.Ended(number, how, message["empty"], random.random())))
         if message["empty"]:
-            self._over(identity)
+            self._done_with(identity)
 
     def _on_emptied(self, message: dict[str, Any]) -> None:
         name, number = self._instances.get(message["id"], ("", 0))
         self._events.append((name, lifecycle.Emptied(number)))
-        self._over(message["id"])
+        self._done_with(message["id"])
 
-    def _over(self, identity: str) -> None:
+    def _done_with(self, identity: str) -> None:
         self._instances.pop(identity, None)
-        self._hands.forget(identity)
+        self._hands.release(identity)
         self._remove_snapshot(identity)
+        self._over.append(identity)
 
     def _remove_snapshot(self, identity: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(f"{self._settings.state}/config/{identity}")
 
-    @staticmethod
-    def _note_exit(known: Known, how: Exit, at: float) -> None:
-        name = how.signal_name or None
-        known.last_exit = LastExit(code=how.code, signal=name, at=at, lived=round(how.lived, 3), text=str(how))
+    def _note_exit(
+        self, name: str, known: Known, identity: str, number: int, how: Exit, about: dict[str, Any], again: bool = False
+    ) -> None:
+        """Note how an instance ended, in its status and, after the orders of this turn, in its history."""
+        last = LastExit(
+            code=how.code, signal=how.signal_name or None, at=about["at"], lived=round(how.lived, 3), text=str(how),
+            core=how.core, oom=how.out_of_memory, cpu=about.get("cpu"), rss_kb=about.get("rss_kb"),
+        )  # fmt: skip
+        if known.identity == identity or known.process is None:
+            known.last_exit = last
+        if again and self._history.has(name, identity):
+            return
+        stopped = known.process is not None and known.process.state is State.STOPPING and known.identity == identity
+        ran = not how.refused
+        pid = known.pid or about.get("pid") or about.get("was", [0])[0]
+        record = Record(
+            id=identity, instance=number, pid=pid if ran else None,
+            started=about["at"] - how.lived if ran else None, at=last.at, lived=last.lived, code=last.code,
+            signal=last.signal, core=last.core, oom=last.oom, cpu=last.cpu, rss_kb=last.rss_kb, text=last.text,
+            reason=known.process.reason if stopped and known.process else "",
+            lines=last_lines(f"{self._logs}/{name}", since=about.get("since", 0)) if ran else (),
+        )  # fmt: skip
+        self._exits.append((name, record))
+
+    def _record_exits(self) -> None:
+        """Write down how instances ended; only then may the keeper forget them."""
+        while self._exits:
+            reach("exited.decided")
+            name, record = self._exits[0]
+            try:
+                self._history.add(name, record)
+            except OSError as error:
+                problem = f"cannot record exits in {self._settings.state}/history: {error.strerror}"
+                if problem not in self._problems:
+                    _log.error("{problem}; trying again", problem=problem)
+                    self._problems.append(problem)
+                while len(self._exits) > _UNRECORDED:
+                    self._exits.popleft()
+                break
+            self._exits.popleft()
+            reach("exited.recorded")
+        if not self._exits:
+            self._problems = [problem for problem in self._problems if not problem.startswith("cannot record exits")]
+        if self._over and self._hands.connected:
+            for identity in self._over:
+                self._hands.forget(identity)
+            self._over = []
+            self._hands.flush()
 
     def _on_trouble(self, message: dict[str, Any]) -> None:
         known = self._known.get(message["name"])
@@ -692,17 +864,6 @@ class Supervisor(Service):
 
     def _on_output(self, message: dict[str, Any]) -> None:
         self._follower.output(message["name"], message["from"], message["to"], message["last"])
-
-    @staticmethod
-    def _say(name: str, line: bytes, whole: bool) -> None:
-        text = line.decode("utf-8", "backslashreplace")
-        shown = escaped(text)
-        more = {} if whole else {"partial": True}
-        if shown == text:
-            _output.info("[{tag}] {line}" if whole else "[{tag}] {line} …", tag=name, line=text, **more)
-        else:
-            template = "[{tag}] {shown}" if whole else "[{tag}] {shown} …"
-            _output.info(template, tag=name, line=text, shown=shown, **more)
 
     def _forwarded(self, name: str, offset: int) -> None:
         self._hands.order({"do": "read", "name": name, "to": offset})
@@ -719,6 +880,14 @@ class Supervisor(Service):
             self._inbox.answer(file_name, Answer(accepted=True, state="failed", why=f"cannot do it: {error}"))
 
     def _act_on(self, file_name: str, message: Message) -> None:
+        if isinstance(message, messages.Upgrade):
+            self.upgrade(file_name)
+            return
+        if isinstance(message, messages.Shutdown):
+            self._inbox.answer(file_name, Answer(accepted=True, state="accepted", goal=_SHUTDOWN))
+            self._shutdown = file_name
+            self._reactor.callLater(0, self._guarded, self.quit)
+            return
         if isinstance(message, messages.Scan):
             names = [printable(name) for name in self._catch_up()]
             self._inbox.answer(file_name, Answer(accepted=True, state="done", names=tuple(names)))
@@ -753,13 +922,17 @@ class Supervisor(Service):
             except Exception:  # noqa: BLE001
                 _log.failure("cannot go on with {name}; the others are not concerned", name=name)
 
-    def _act_on_one(self, file_name: str, message: messages.Restart | messages.Start | messages.Stop) -> None:
+    def _act_on_one(
+        self, file_name: str, message: messages.Restart | messages.Start | messages.Stop | messages.Signal
+    ) -> None:
         name = message.name
         known = self._known.get(name)
         if known is None:
             self._fail(file_name, f"there is no process {name!r}")
         elif known.process is None:
             self._fail(file_name, known.problem or f"there is no process {name!r}")
+        elif isinstance(message, messages.Signal):
+            self._send_signal(file_name, known, message)
         elif isinstance(message, messages.Stop):
             self._ask(file_name, [name], Goal.DOWN, lifecycle.Stop())
         elif known.definition is not None and not known.definition.config.enabled:
@@ -767,6 +940,14 @@ class Supervisor(Service):
         else:
             event = lifecycle.Restart() if isinstance(message, messages.Restart) else lifecycle.Start()
             self._ask(file_name, [name], Goal.UP, event)
+
+    def _send_signal(self, file_name: str, known: Known, message: messages.Signal) -> None:
+        number = signal_number(message.signal)
+        if known.identity is None or known.pid is None or number is None:
+            self._fail(file_name, f"{message.name} does not run")
+            return
+        self._hands.signal(known.identity, number, message.scope, wake=False)
+        self._inbox.answer(file_name, Answer(accepted=True, state="done", names=(printable(message.name),)))
 
     def _fail(self, file_name: str, why: str) -> None:
         _log.error("message {file_name}: {why}", file_name=file_name, why=why)
@@ -826,7 +1007,53 @@ class Supervisor(Service):
             generation=applied.generation if applied else "",
             digest=applied.digest if applied else "",
             last_exit=known.last_exit,
+            holding=known.holding,
         )
+
+    # another version of ourselves
+
+    def upgrade(self, file_name: str | None = None) -> None:
+        """Become the installed version, in place, if it can be started; `file_name` is the message that asks for it."""
+        why = ""
+        if self._upgrading:
+            why = "an upgrade is under way"
+        elif self._quitting or not self._adopted:
+            why = "the supervisor is starting or stopping"
+        else:
+            try:
+                upgrade.try_out(
+                    self._reactor, self._orphans, lambda why: self._guarded(self._tried_out, file_name, why)
+                )
+            except OSError as error:
+                why = f"cannot run {sys.executable}: {error.strerror}"
+        if why:
+            self._stay(file_name, why)
+            return
+        self._upgrading = True
+        _log.info("upgrading: trying out the installed version")
+        if file_name is not None:
+            self._inbox.answer(file_name, Answer(accepted=True, state="accepted"))
+
+    def _tried_out(self, file_name: str | None, why: str) -> None:
+        self._upgrading = False
+        if why or self._quitting:
+            self._stay(file_name, why or "the supervisor is stopping")
+            return
+        reach("upgrade.tried")
+        self._drain_events()
+        self._hands.flush()
+        self._record_exits()
+        self._records.flush()
+        _log.info("upgrading")
+        try:
+            upgrade.execute(upgrade.Handover(self._lock, self._hands.fifos, __version__, file_name))
+        except OSError as error:
+            self._stay(file_name, f"cannot execute {sys.executable}: {error.strerror}")
+
+    def _stay(self, file_name: str | None, why: str) -> None:
+        _log.error("cannot upgrade: {why}; {version} goes on", why=why, version=__version__)
+        if file_name is not None:
+            self._inbox.answer(file_name, Answer(accepted=True, state="failed", why=f"cannot upgrade: {why}"))
 
     # the end
 
@@ -859,14 +1086,20 @@ class Supervisor(Service):
         if self._live:
             return
         if self._hands.connected and not self._hands.leaving:
-            self._follower.when_idle(self._hands.leave)
+            self._follower.when_idle(self._let_the_keeper_go)
         elif not self._hands.connected:
             self._finish()
+
+    def _let_the_keeper_go(self) -> None:
+        self._record_exits()
+        self._hands.leave()
 
     def _finish(self) -> None:
         """Nothing runs and the keeper has gone: so do we, with a clean exit."""
         self._hands.leaving = True
         self._records.flush()
+        if self._shutdown is not None:
+            self._inbox.answer(self._shutdown, Answer(accepted=True, state="done"))
         with contextlib.suppress(OSError):
             os.unlink(f"{self._settings.state}/supervisor.json")
         _log.info("stopped")
@@ -891,6 +1124,33 @@ class Supervisor(Service):
 def _exit_from(record: LastExit) -> Exit:
     number = None if record.signal is None else signal_number(record.signal)
     return Exit(code=record.code, signal=number, lived=record.lived, signal_name=record.signal or "")
+
+
+def _exit_in(end: dict[str, Any]) -> Exit:
+    """What the keeper says of an end."""
+    number = end.get("signal")
+    return Exit(
+        code=end.get("code"), signal=number, lived=end["lived"], core=end.get("core", False),
+        signal_name="" if number is None else signal_name(number), out_of_memory=end.get("oom", False),
+    )  # fmt: skip
+
+
+def _memory(status: Status) -> Memory:
+    """What an earlier supervisor wrote about a process."""
+    wait = (status.next_try or 0.0) - time.time()
+    last = None if status.last_exit is None else _exit_from(status.last_exit)
+    return Memory(
+        status.state, status.generation, status.wanted, status.instance, status.reason, wait, last, status.restarts
+    )  # fmt: skip
+
+
+def _while_running(definition: Definition, policy: Policy) -> dict[str, Any]:
+    """What the keeper must know of an instance while it runs: its log, and how to stop it without a supervisor."""
+    return {
+        "log": msgspec.structs.asdict(definition.config.log),
+        "stop": [[int(number), seconds] for number, seconds in policy.stop],
+        "scope": policy.scope,
+    }
 
 
 def _should_run(known: Known) -> bool:

@@ -92,9 +92,34 @@ class Colony:
             "generation": "",
             "digest": "",
             "last_exit": None,
+            "holding": [],
             **record,
         }
         write_whole(self.state / "status" / name, json.dumps(full).encode())
+
+    def ended(self, name: str, instance: int, **record: Any) -> None:
+        """Add a line to history/NAME as a supervisor does."""
+        full = {
+            "id": f"id-{instance}",
+            "instance": instance,
+            "pid": 4321,
+            "started": 1.7e9,
+            "at": 1.7e9 + 1.5,
+            "lived": 1.5,
+            "code": 0,
+            "signal": None,
+            "core": False,
+            "oom": False,
+            "cpu": 0.25,
+            "rss_kb": 9000,
+            "text": "exit code 0",
+            "reason": "",
+            "lines": [],
+            **record,
+        }
+        (self.state / "history").mkdir(exist_ok=True)
+        with (self.state / "history" / name).open("ab") as file:
+            file.write(json.dumps(full).encode() + b"\n")
 
     def answer(self, message_id: str, **record: Any) -> None:
         """Write answers/ID as a supervisor does."""

@@ -139,6 +139,13 @@ def test_unchanged_is_said(colony: Colony) -> None:
         (["restart", "../x"], ["cannot restart '../x'"]),
         (["restart-group", ""], ["empty"]),
         (["stop", "x~"], ["cannot stop 'x~'"]),
+        (["signal", "../x", "HUP"], ["cannot signal '../x'"]),
+        (["signal", "x", "NOSUCH"], ["cannot signal 'x': there is no signal 'NOSUCH'"]),
+        (["signal", "x", "0"], ["cannot signal 'x': there is no signal 0"]),
+        (["signal", "x", "9" * 5000], ["cannot signal 'x': there is no signal '999"]),
+        (["signal", "x", "--", "-9"], ["cannot signal 'x': there is no signal '-9'"]),
+        (["history", "nosuch"], ["cannot show the history of 'nosuch': there is no such process"]),
+        (["history", "../x"], ["cannot show the history of '../x'"]),
     ],
 )
 def test_mistakes_are_one_clear_line(colony: Colony, words: list[Any], parts: list[str]) -> None:
@@ -168,6 +175,19 @@ def test_mistakes_are_one_clear_line(colony: Colony, words: list[Any], parts: li
         (["restart-group", "a", "--group=b"], "exactly one GROUP"),
         (["restart-all", "x"], "unrecognized"),
         (["start"], "NAME"),
+        (["signal"], "NAME SIGNAL"),
+        (["signal", "x"], "NAME SIGNAL"),
+        (["signal", "--name=x"], "NAME SIGNAL"),
+        (["signal", "x", "HUP", "y"], "one NAME and one SIGNAL"),
+        (["signal", "x", "HUP", "--name=y"], "'x', 'y'"),
+        (["signal", "x", "-HUP"], "-HUP"),
+        (["signal", "x", "HUP", "--scope=group"], "--scope"),
+        (["history"], "NAME"),
+        (["history", "x", "y"], "exactly one NAME"),
+        (["history", "x", "-n", "few"], "'few'"),
+        (["history", "x", "-n", "-1"], "-n"),
+        (["shutdown", "x"], "unrecognized"),
+        (["upgrade", "x"], "unrecognized"),
         (["restart", "x", "--wait=soon"], "seconds"),
         (["restart", "x", "--wait=-1"], "seconds"),
         (["restart", "x", "--wait=nan"], "seconds"),
@@ -236,6 +256,40 @@ def test_messages_are_sent_for_names_in_any_form(colony: Colony) -> None:
         assert main([*colony.options, *words]) == 0
     sent = [json.loads(path.read_bytes()) for path in sorted(colony.messages.iterdir())]
     assert sent == [{"type": "RESTART", "name": "x"}] * 3 + [{"type": "RESTART-GROUP", "group": "g"}]
+
+
+def test_a_signal_and_its_scope_are_sent(colony: Colony) -> None:
+    """The signal is a name or a number, NAME stands before it or is given as --name=; the scope is the process."""
+    for words in (
+        ["x", "HUP"],
+        ["--name=x", "SIGHUP"],
+        ["x", "1", "--scope", "tree"],
+        ["--scope=tree", "x", "--", "1"],
+    ):
+        assert main([*colony.options, "signal", *words]) == 0
+    sent = [json.loads(path.read_bytes()) for path in sorted(colony.messages.iterdir())]
+    assert [(one["type"], one["name"], one["signal"], one["scope"]) for one in sent] == [
+        ("SIGNAL", "x", "HUP", "process"),
+        ("SIGNAL", "x", "SIGHUP", "process"),
+        ("SIGNAL", "x", 1, "tree"),
+        ("SIGNAL", "x", 1, "tree"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "said"),
+    [(["signal", "x", "HUP", "--wait"], ["x"], "x: signalled\n"), (["upgrade", "--wait", "60"], [], "")],
+)
+def test_wait_tells_that_it_was_done(colony: Colony, words: list[str], names: list[str], said: str) -> None:
+    """signal and upgrade wait for their answer like the others; without --wait they are silent."""
+    with colony.answering(names=names):
+        ran = colony.run(*words)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, said, "")
+    next(colony.messages.iterdir()).unlink()
+    with colony.answering(state="failed", why="it will not start"):
+        ran = colony.run(*words)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.endswith(": it will not start\n")
 
 
 def test_one_bad_name_does_not_keep_the_others(colony: Colony) -> None:
@@ -350,6 +404,103 @@ def test_status_without_a_supervisor_shows_what_is_known(colony: Colony) -> None
     assert (nothing.returncode, nothing.stdout) == (3, "")
 
 
+def test_status_of_the_dead_shows_no_uptime(colony: Colony) -> None:
+    """Where nobody keeps the records, a pid that is not there is said to be gone; with a supervisor its word counts."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    colony.report("dead", pid=child.pid, started=1.0)
+    colony.report("alive", pid=os.getpid(), started=1.0)
+    alive, dead = colony.run("status").stdout.splitlines()
+    assert f" pid {os.getpid()}, uptime " in alive
+    assert f" pid {child.pid}, gone " in dead
+    with colony.supervised():
+        assert f" pid {child.pid}, uptime " in colony.run("status", "dead").stdout
+
+
+def test_status_tells_what_a_stop_waits_for(colony: Colony) -> None:
+    """The note names what holds up a stop, three at most; --long names all."""
+    colony.report("one", state="STOPPING", holding=["pid 123 (sleep)"])
+    colony.report("many", state="STOPPING", reason="restart", holding=[f"pid {pid} (sh)" for pid in range(1, 6)])
+    with colony.supervised():
+        many, one = colony.run("status").stdout.splitlines()
+        long = colony.run("status", "many", "--long").stdout.splitlines()
+    assert one.endswith(" waiting for pid 123 (sleep)")
+    assert many.endswith(" restart; waiting for pid 1 (sh), pid 2 (sh), pid 3 (sh) and 2 more")
+    assert long[0] == many
+    assert long[1:] == [f"    waiting for pid {pid} (sh)" for pid in range(1, 6)]
+
+
+def test_long_status_tells_of_the_last_exit(colony: Colony) -> None:
+    """Below each row: how the last instance ended, when, what it cost, and its last lines."""
+    ended = {"code": None, "signal": "SEGV", "at": 1.0, "lived": 0.25, "text": "signal SEGV"}
+    colony.report("a", last_exit={**ended, "core": True, "cpu": 0.125, "rss_kb": 2048})
+    colony.ended("a", 1)
+    colony.ended("a", 2, **ended, core=True, oom=True, cpu=12.34, rss_kb=3 << 20, lines=["one\x1b[2J", "two"])
+    colony.report("b", last_exit=ended)  # of an earlier version, without a history
+    colony.report("d", last_exit={**ended, "core": True, "text": "killed by SEGV (core dumped)"})
+    colony.report("c")
+    with colony.supervised():
+        ran = colony.run("status", "-l", env={"TZ": "UTC"})
+    assert (ran.returncode, ran.stderr) == (0, "")
+    costly = "    last exit: signal SEGV (core dumped) (out of memory), 1970-01-01 00:00:01, lived 0.25 s, CPU 12.3 s"
+    assert [line for line in ran.stdout.splitlines() if line.startswith(" ")] == [
+        f"{costly}, peak RSS 3 GiB",
+        "    | one\\x1b[2J",
+        "    | two",
+        "    last exit: signal SEGV, 1970-01-01 00:00:01, lived 0.25 s",
+        "    last exit: killed by SEGV (core dumped), 1970-01-01 00:00:01, lived 0.25 s",
+    ]
+
+
+def test_history_is_a_table(colony: Colony) -> None:
+    """One line per instance, the newest last: number, end, life, exit, CPU time, peak memory and why it was stopped."""
+    colony.ended("web", 9, at=0.0, lived=0.0123, code=3, text="exit code 3", cpu=None, rss_kb=None)
+    colony.ended("web", 10, at=86400.0, lived=4000.0, text="signal TERM", reason="restart", oom=True, lines=["bye\x07"])
+    ran = colony.run("history", "web", env={"TZ": "UTC"})
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines() == [
+        "9   1970-01-01 00:00:00  0.012 s  exit code 3                  -       -",
+        "10  1970-01-02 00:00:00  1:06:40  signal TERM (out of memory)  0.25 s  8.8 MiB  restart",
+    ]
+    ran = colony.run("history", "--name=web", "-n", "1", "--lines", env={"TZ": "UTC"})
+    assert ran.stdout.splitlines() == [
+        "10  1970-01-02 00:00:00  1:06:40  signal TERM (out of memory)  0.25 s  8.8 MiB  restart",
+        "    | bye\\x07",
+    ]
+    assert colony.run("history", "web", "-n0").stdout == ""
+
+
+def test_history_json_is_the_list_of_records(colony: Colony) -> None:
+    """--json is a plain list with every key that the supervisor wrote; what is torn is left out."""
+    for instance in (1, 2, 3):
+        colony.ended("web", instance, lines=["é"], from_the_future=instance)
+    with (colony.state / "history" / "web").open("ab") as file:
+        file.write(b'{"id": "4')
+    ran = colony.run("history", "web", "--json", "-n", "2")
+    found = json.loads(ran.stdout)
+    assert [(one["instance"], one["from_the_future"], one["lines"]) for one in found] == [(2, 2, ["é"]), (3, 3, ["é"])]
+
+
+def test_history_of_what_has_not_ended_is_empty(colony: Colony) -> None:
+    """A process whose first instance runs has no history, which is no error."""
+    colony.report("web")
+    ran = colony.run("history", "web")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "no instance of 'web' has ended yet\n")
+    assert colony.run("history", "web", "--json").stdout == "[]\n"
+
+
+def test_odd_figures_are_shown_all_the_same(colony: Colony) -> None:
+    """Times and sizes out of this world cost no traceback."""
+    colony.ended("web", 1, at=9e11, lived=1e300, cpu=-1, rss_kb=0)
+    colony.ended("web", -1, at=-9e11, lived=-5, started="noon", code="x", pid=[], text="\x1b")
+    colony.report("web", last_exit={"at": 1e400, "lived": None, "text": None, "code": {}})
+    for words in (["history", "web", "--lines"], ["status", "--long"]):
+        ran = colony.run(*words)
+        assert "Traceback" not in ran.stderr
+        assert "\x1b" not in ran.stdout
+        assert ran.returncode == (3 if words[0] == "status" else 0)
+
+
 def test_status_chooses_by_name_and_glob(colony: Colony) -> None:
     """Names, globs and the name that replicas share choose lines; one that means nothing makes 4."""
     for name in ("web", "web-2", "many:0", "many:1", "odd[1]"):
@@ -441,17 +592,31 @@ def test_help_is_on_stdout(colony: Colony) -> None:
     """--help of the whole and of each verb is no error, and tells of every option."""
     whole = colony.run("--help")
     assert whole.returncode == 0
-    for verb in "add remove restart restart-group restart-all start stop enable disable status scan".split():
+    for (
+        verb
+    ) in "add remove restart restart-group restart-all start stop enable disable status scan signal history".split():
         assert verb in whole.stdout
     one = colony.run("add", "--help")
     assert one.returncode == 0
     assert "--env-inherit" in one.stdout
 
 
-@pytest.mark.parametrize("words", [["add", "x", "--cmd=a"], ["restart", "x"], ["status"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["add", "x", "--cmd=a"],
+        ["restart", "x"],
+        ["status"],
+        ["status", "--long"],
+        ["history", "x"],
+        ["shutdown"],
+        ["upgrade"],
+    ],
+)
 def test_the_quick_commands_load_nothing_heavy(colony: Colony, words: list[str]) -> None:
     """Neither Twisted, msgspec nor other slow modules are loaded to write a file or to show the table."""
     colony.report("x")
+    colony.ended("x", 1)
     program = (
         "import sys; from ncolony.cli import main; main(sys.argv[1:])\n"
         "heavy = 'twisted msgspec typing subprocess asyncio inspect dataclasses shutil pathlib logging'.split()\n"

@@ -166,6 +166,8 @@ def test_bad_names_are_refused_by_every_function(colony: Colony, name: str) -> N
     for func in (ctllib.remove, ctllib.enable, ctllib.disable, ctllib.restart, ctllib.start, ctllib.stop):
         with pytest.raises(ctllib.BadValue):
             func(colony.places, name)
+    with pytest.raises(ctllib.BadValue, match="cannot signal"):
+        ctllib.signal(colony.places, name, "HUP")
     assert os.listdir(colony.config) == os.listdir(colony.messages) == []
     assert (colony.root / "x").read_text() == "untouched"
 
@@ -261,7 +263,16 @@ def test_a_fifo_in_the_config_directory_blocks_nobody(colony: Colony) -> None:
         (lambda places: ctllib.restart_group(places, "web"), {"type": "RESTART-GROUP", "group": "web"}),
         (lambda places: ctllib.start(places, "x"), {"type": "START", "name": "x"}),
         (lambda places: ctllib.stop(places, "x"), {"type": "STOP", "name": "x"}),
+        (
+            lambda places: ctllib.signal(places, "x", "sighup"),
+            {"type": "SIGNAL", "name": "x", "signal": "sighup", "scope": "process"},
+        ),
+        (
+            lambda places: ctllib.signal(places, "x", 9, scope="tree"),
+            {"type": "SIGNAL", "name": "x", "signal": 9, "scope": "tree"},
+        ),
         (ctllib.scan, {"type": "SCAN"}),
+        (ctllib.upgrade, {"type": "UPGRADE"}),
     ],
 )
 def test_messages_have_upstreams_content_and_their_id_is_their_name(colony: Colony, send: Any, content: Any) -> None:
@@ -285,6 +296,16 @@ def test_an_empty_group_is_refused(colony: Colony) -> None:
     """A restart of the group without a name sends nothing."""
     with pytest.raises(ctllib.BadValue, match="empty"):
         ctllib.restart_group(colony.places, "")
+    assert os.listdir(colony.messages) == []
+
+
+@pytest.mark.parametrize("signal", ["", "NOSUCH", "HUP ", "9", 0, -1, 4711, True, 1.0, None, "\udcff"])
+def test_a_signal_that_is_none_is_refused(colony: Colony, signal: Any) -> None:
+    """What is no signal here raises before anything is sent."""
+    with pytest.raises(ctllib.BadValue, match="cannot signal 'x': there is no signal "):
+        ctllib.signal(colony.places, "x", signal)
+    with pytest.raises(ctllib.BadValue, match="scope: expected one of process, tree, found 'group'"):
+        ctllib.signal(colony.places, "x", "HUP", "group")
     assert os.listdir(colony.messages) == []
 
 
@@ -412,6 +433,80 @@ def test_status_is_what_the_supervisor_wrote_and_what_it_has_not_seen(colony: Co
     assert one is not None
     assert one.record == web.record
     assert ctllib.status_of(colony.places, "new", state=colony.state) is None
+
+
+def test_status_has_the_costs_of_the_last_exit(colony: Colony) -> None:
+    """What an exit cost and what a stop waits for are read where they are told, and unknown where they are not."""
+    ended = {"code": None, "signal": "SEGV", "at": 1.0, "lived": 0.2, "text": "signal SEGV"}
+    colony.report("old", last_exit=ended)
+    colony.report(
+        "new", last_exit={**ended, "core": True, "oom": True, "cpu": 0.5, "rss_kb": 900}, holding=["pid 1 (sleep)"]
+    )
+    colony.report("odd", last_exit={**ended, "at": "noon", "cpu": [], "rss_kb": float("inf"), "lived": float("nan")})
+    found = {one.name: one for one in ctllib.status(colony.places, state=colony.state)}
+    figures = {
+        name: (one.last_exit.core, one.last_exit.oom, one.last_exit.cpu, one.last_exit.rss_kb)
+        for name, one in found.items()
+        if one.last_exit
+    }
+    assert figures["old"] == figures["odd"] == (False, False, None, None)
+    assert figures["new"] == (True, True, 0.5, 900)
+    assert (found["old"].holding, found["new"].holding) == ([], ["pid 1 (sleep)"])
+
+
+def test_history_tells_of_every_instance_in_order(colony: Colony) -> None:
+    """Each line of the history is one record with its types; the newest is the last."""
+    colony.ended("web", 1, code=3, text="exit code 3", lines=["a", "é"])
+    colony.ended("web", 2, code=None, signal="KILL", oom=True, text="signal KILL", pid=None, started=None)
+    first, second = ctllib.history(colony.places, "web", state=colony.state)
+    assert (first.id, first.instance, first.pid, first.code, first.lines) == ("id-1", 1, 4321, 3, ["a", "é"])
+    assert (second.signal, second.oom, second.pid, second.started, second.lines) == ("KILL", True, None, None, [])
+    assert (second.cpu, second.rss_kb, second.reason, second.lived) == (0.25, 9000, "", 1.5)
+    assert second.record["text"] == second.text == "signal KILL"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id": "x", "instance": 1, "at"',
+        b"\xff\x00",
+        b"[1, 2]",
+        b"null",
+        b"{}",
+        b'{"id": 1, "instance": 1, "at": 1, "text": ""}',
+        b'{"id": "x", "instance": 1, "at": "noon", "text": ""}',
+        b'{"id": "x", "instance": 1, "at": 1, "text": null}',
+        b'{"id": "x", "instance": 1, "at": 1, "text": "", "lines": "abc"}',
+        b'{"id": "x", "instance": 1, "at": 1, "text": "", "lines": [1]}',
+        b"[" * 100_000,
+    ],
+)
+def test_history_leaves_out_what_is_no_record(colony: Colony, line: bytes) -> None:
+    """A torn line, or one that somebody else wrote, costs no other line."""
+    colony.ended("web", 1)
+    with (colony.state / "history" / "web").open("ab") as file:
+        file.write(line + b"\n\n")
+    colony.ended("web", 2)
+    assert [one.instance for one in ctllib.history(colony.places, "web", state=colony.state)] == [1, 2]
+
+
+def test_history_of_whom(colony: Colony) -> None:
+    """What was removed still has its history, what has not ended has none, and what never was is not there."""
+    colony.ended("removed", 1)
+    colony.report("running")
+    (colony.config / "new").write_text('{"args": ["a"]}')
+    assert [len(ctllib.history(colony.places, n, state=colony.state)) for n in ("removed", "running", "new")] == [
+        1,
+        0,
+        0,
+    ]
+    with pytest.raises(ctllib.NotThere, match="cannot show the history of 'nosuch': there is no such process"):
+        ctllib.history(colony.places, "nosuch", state=colony.state)
+    with pytest.raises(ctllib.BadValue, match=r"cannot show the history of '\.\./x'"):
+        ctllib.history(colony.places, "../x", state=colony.state)
+    (colony.state / "history" / "folder").mkdir()
+    with pytest.raises(ctllib.CannotAccess, match="cannot show the history of 'folder'"):
+        ctllib.history(colony.places, "folder", state=colony.state)
 
 
 def test_a_supervisor_is_known_by_its_lock(colony: Colony) -> None:

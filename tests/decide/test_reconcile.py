@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncolony.decide.lifecycle import Configured, Event, Process, Removed, State, Wanted, step
-from ncolony.decide.reconcile import Applied, Memory, change, in_order, remembered
+from ncolony.decide.lifecycle import Configured, Event, Process, Removed, Restart, State, Stop, Wanted, step
+from ncolony.decide.reconcile import Applied, Memory, adopted, change, in_order, remembered
 from ncolony.decide.restart import Policy
 
 POLICY = Policy(1.0, 1.0, 8.0, 0.0, "always", (0,), ((15, 5.0),), "tree")
@@ -132,3 +132,29 @@ def test_a_memory_ends_with_the_next_change(left: Memory) -> None:
     assert isinstance(process, Process)
     process, effects = step(process, Configured(ONCE, True, relaunch=True), NOW + 1)
     assert (process.state, process.number, len(effects)) == (State.STARTING, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("memory", "alive", "state", "wanted", "again"),
+    [
+        (None, True, State.STARTING, Wanted.UP, ()),
+        (None, False, State.STARTING, Wanted.UP, ()),
+        (("RUNNING", "up", 3), True, State.STARTING, Wanted.UP, ()),
+        (("RUNNING", "down", 3), True, State.STARTING, Wanted.DOWN, (Stop(),)),
+        (("STOPPED", "down", 2), False, State.STOPPING, Wanted.DOWN, ()),
+        (("STOPPING", "up", 3), True, State.STARTING, Wanted.UP, (Restart(),)),
+        (("STOPPING", "up", 3), False, State.STOPPING, Wanted.UP, ()),
+        (("STOPPING", "down", 3), True, State.STARTING, Wanted.DOWN, (Stop(),)),
+        (("STOPPING", "up", 2), True, State.STARTING, Wanted.UP, ()),
+        (("STOPPING", "up", 2), False, State.STARTING, Wanted.UP, ()),
+    ],
+)
+def test_adopted(
+    memory: tuple[str, str, int] | None, alive: bool, state: State, wanted: Wanted, again: tuple[object, ...]
+) -> None:
+    """What a keeper holds goes on, and a stop that an earlier supervisor began goes on too."""
+    left = None if memory is None else Memory(memory[0], "g", memory[1], memory[2], "", 0.0, None, 7)
+    process, events = adopted("web", 3, alive, POLICY, left, 10.0)
+    assert (process.state, process.wanted, process.number, process.alive) == (state, wanted, 3, True)
+    assert process.restarts == (7 if memory else 0)
+    assert events == again

@@ -182,7 +182,7 @@ class Bench:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-I", "-S", "-X", "utf8", str(KEEPER), str(self.state), str(self.logs), str(budget)]
         with theirs:
-            self.pid = self.run([*command, "3"], self.state / "keeper.log", theirs.fileno())
+            self.pid = self.run([*command, "code", "peer=3"], self.state / "keeper.log", theirs.fileno())
         self.lines.append(Line(ours))
         return self.lines[-1]
 

@@ -151,7 +151,7 @@ def test_polite_signals_do_not_end_the_keeper(bench: Bench, line: Line) -> None:
 def test_second_keeper_refuses(bench: Bench, line: Line) -> None:
     """A second keeper of the same state directory ends with the reason, and disturbs the first in nothing."""
     identity, pid = bench.start(line, SLEEP)
-    command = [*PYTHON[:3], str(KEEPER), str(bench.state), str(bench.logs), "1000000"]
+    command = [*PYTHON[:3], str(KEEPER), str(bench.state), str(bench.logs), "1000000", "code"]
     done = subprocess.run(command, timeout=30, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f"cannot start: another keeper holds {bench.state}\n"

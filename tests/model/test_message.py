@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,8 +18,11 @@ from ncolony.model.message import (
     RestartAll,
     RestartGroup,
     Scan,
+    Shutdown,
+    Signal,
     Start,
     Stop,
+    Upgrade,
     decode,
 )
 
@@ -31,6 +35,11 @@ GOOD: list[tuple[str, Message]] = [
     ('{"type": "START", "name": "web"}', Start("web")),
     ('{"type": "SCAN"}', Scan()),
     (' {"type": "SCAN"}\n', Scan()),
+    ('{"type": "SIGNAL", "name": "web", "signal": "HUP"}', Signal("web", "HUP", "process")),
+    ('{"type": "SIGNAL", "name": "web", "signal": "SIGRTMIN", "scope": "process"}', Signal("web", "SIGRTMIN")),
+    ('{"type": "SIGNAL", "name": "web", "signal": 9, "scope": "tree"}', Signal("web", 9, "tree")),
+    ('{"type": "UPGRADE"}', Upgrade()),
+    ('{"type": "SHUTDOWN"}', Shutdown()),
     ('{"type": "STOP", "name": "naïve", "asked_by": {"who": "me"}}', Stop("naïve")),
 ]
 
@@ -63,6 +72,17 @@ def test_every_type_has_a_row() -> None:
         (b'{"type": "RESTART-GROUP", "name": "web"}', ["group"]),
         (b'{"type": "STOP"}', ["name"]),
         (b'{"type": "START", "name": ["web"]}', ["name", "array"]),
+        (b'{"type": "SIGNAL", "name": "web"}', ["signal"]),
+        (b'{"type": "SIGNAL", "signal": "HUP"}', ["name"]),
+        (b'{"type": "SIGNAL", "name": "web", "signal": "NOSUCH"}', ["signal:", "no signal 'NOSUCH'"]),
+        (b'{"type": "SIGNAL", "name": "web", "signal": "_DFL"}', ["signal:", "'_DFL'"]),
+        (b'{"type": "SIGNAL", "name": "web", "signal": ""}', ["signal:", "''"]),
+        (b'{"type": "SIGNAL", "name": "web", "signal": 0}', ["signal:", "no signal 0"]),
+        (b'{"type": "SIGNAL", "name": "web", "signal": -9}', ["signal:", "-9"]),
+        (b'{"type": "SIGNAL", "name": "web", "signal": 4711}', ["signal:", "4711"]),
+        (b'{"type": "SIGNAL", "name": "web", "signal": true}', ["signal", "bool"]),
+        (b'{"type": "SIGNAL", "name": "web", "signal": 1.5}', ["signal", "float"]),
+        (b'{"type": "SIGNAL", "name": "web", "signal": "HUP", "scope": "group"}', ["scope", "group"]),
         (b'{"type": "SCAN"} {"type": "SCAN"}', ["trailing"]),
         (b'{"type": "STOP", "name": "\xff"}', ["UTF-8"]),
         (b"\xff\xfe", ["JSON"]),
@@ -103,7 +123,13 @@ json_values = st.recursive(
 @given(
     st.binary(max_size=60)
     | st.fixed_dictionaries(
-        {}, optional={"type": st.sampled_from(TYPES) | json_values, "name": json_values, "group": json_values}
+        {},
+        optional={
+            "type": st.sampled_from(TYPES) | json_values,
+            "name": json_values,
+            "group": json_values,
+            "signal": json_values,
+        },
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_decode_never_raises(data: bytes) -> None:
@@ -123,3 +149,35 @@ def test_any_name_comes_through(kind: str, name: str) -> None:
 def test_an_answer_has_room_for_what_it_need_not_say() -> None:
     """An answer without names, reason or generation holds empty ones."""
     assert Answer(accepted=False, state="failed") == Answer(False, "failed", "", (), "")
+
+
+def test_a_long_signal_is_not_repeated_whole() -> None:
+    """Of a signal that is none only the beginning is shown."""
+    found = decode("m1", json.dumps({"type": "SIGNAL", "name": "web", "signal": "x" * 5000}).encode())
+    assert "no signal 'xxx" in str(found)
+    assert len(str(found)) < 120
+
+
+def test_an_answer_always_has_what_readers_look_for() -> None:
+    """Why, names and generation are written also when empty; what only a supervisor needs is left out."""
+    assert json.loads(msgspec.json.encode(Answer(accepted=True, state="done"))) == {
+        "accepted": True,
+        "state": "done",
+        "why": "",
+        "names": [],
+        "generation": "",
+    }
+    asked = Answer(accepted=True, state="accepted", goal="up", since={"web": 3})
+    assert json.loads(msgspec.json.encode(asked)).items() >= {"goal": "up", "since": {"web": 3}}.items()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(accepted=True, state="done"),
+        Answer(accepted=True, state="accepted", names=("a", "b"), goal="down", since={"a": 0, "b": 7}),
+    ],
+)
+def test_an_answer_comes_back_as_it_was_written(answer: Answer) -> None:
+    """What one supervisor writes is what the next one reads."""
+    assert msgspec.json.decode(msgspec.json.encode(answer), type=Answer) == answer

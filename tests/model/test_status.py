@@ -13,7 +13,10 @@ RECORD = Status(
     name="web", state="BACKOFF", wanted="up", pid=None, instance=3, since=10.5, started=None, restarts=2,
     next_try=12.0, reason="exit code 3 after 0.2 s", problem=None, warnings=("arg: unknown key",), group=("shop",),
     enabled=True, generation="g", digest="d",
-    last_exit=LastExit(code=None, signal="KILL", at=10.5, lived=0.2, text="killed by KILL"),
+    last_exit=LastExit(
+        code=None, signal="KILL", at=10.5, lived=0.2, text="killed by KILL", core=True, oom=True, cpu=0.5, rss_kb=900
+    ),
+    holding=("pid 123 (sleep)",),
 )  # fmt: skip
 
 
@@ -33,6 +36,18 @@ def test_a_key_of_a_later_version_does_no_harm() -> None:
     """A record with more keys than this version knows is read all the same."""
     data = msgspec.json.encode(msgspec.to_builtins(RECORD) | {"memory": 5})
     assert decode(data) == RECORD
+
+
+def test_a_record_of_an_earlier_version_is_read() -> None:
+    """What an earlier version did not write is unknown: the exit's costs, what holds a stop."""
+    full = msgspec.to_builtins(RECORD)
+    del full["holding"]
+    for key in ("core", "oom", "cpu", "rss_kb"):
+        del full["last_exit"][key]
+    found = decode(msgspec.json.encode(full))
+    assert found is not None
+    assert found.holding == ()
+    assert found.last_exit == LastExit(code=None, signal="KILL", at=10.5, lived=0.2, text="killed by KILL")
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

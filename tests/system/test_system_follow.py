@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from desk import Desk
 
-from ncolony.system.follow import LONGEST_LINE, Follower, escaped
+from ncolony.system.follow import Follower
+from ncolony.system.own_log import LONGEST_LINE, OwnLog, escaped
 
 
 class Scribe:
@@ -62,7 +63,9 @@ class Desktop:
         def say(name: str, line: bytes, whole: bool) -> None:
             self.said.append((name, line, whole))
 
-        self.follower = Follower(self.desk.reactor, str(self.logs), str(self.commits), say, done)
+        self.follower = Follower(
+            self.desk.reactor, str(self.logs), str(self.commits), OwnLog(f"{self.commits}.note"), say, done
+        )
         return self.follower
 
     def lines(self) -> list[bytes]:

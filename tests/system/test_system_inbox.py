@@ -212,7 +212,7 @@ def test_answers_of_an_earlier_supervisor_go_too(post: Post) -> None:
         post.inbox.answer(name, Answer(accepted=True, state="done"))
         then = time.time() - age
         os.utime(post.state / "answers" / name, (then, then))
-    post.another().expire_earlier()
+    post.another().earlier()
     assert post.answer("old") is None
     assert post.answer("young")
     post.clock.advance(3601)

@@ -214,7 +214,7 @@ def test_missing_directory(desk: Desk, tmp_path: Path) -> None:
 
 def test_without_inotify(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without inotify nothing is said and nothing fails: the periodic scan is the truth."""
-    monkeypatch.setenv("NCOLONY_WITHOUT_INOTIFY", "1")
+    monkeypatch.setenv("NCOLONY_WITHOUT", "inotify")
     watch = Watch(desk, tmp_path)
     _drop(tmp_path)
     desk.settle()

@@ -53,9 +53,13 @@ def _run(options: dict[str, object]) -> int:
         from ncolony.cli import show
 
         return show.run(options)
+    if options["func"] is ctllib.history:
+        from ncolony.cli import past
+
+        return past.run(options)
     from ncolony.cli import change
 
-    return change.run(options)
+    return change.shut_down(options) if options["func"] is ctllib.shutdown else change.run(options)
 
 
 def say(text: str) -> None:

@@ -24,7 +24,9 @@ _DONE: dict[Callable[..., str], tuple[str, str]] = {
     ctllib.restart_all: ("restart all", "restarted"),
     ctllib.start: ("start", "started"),
     ctllib.stop: ("stop", "stopped"),
+    ctllib.signal: ("signal", "signalled"),
     ctllib.scan: ("scan", ""),
+    ctllib.upgrade: ("upgrade", ""),
 }
 
 
@@ -57,6 +59,19 @@ def run(options: dict[str, Any]) -> int:
             complain(str(error))
             code = 1
     return code
+
+
+def shut_down(options: dict[str, Any]) -> int:
+    """End the colony; returns the exit status. Without a supervisor its keeper is waited for in any case."""
+    wait, state = options.get("wait"), options.get("state")
+    places = ctllib.Places(options["config"], options["messages"])
+    if wait is None:
+        ctllib.shutdown(places, state=state)
+        return 0
+    message_id = ctllib.shutdown(places, state=state, timeout=wait)
+    if message_id:
+        ctllib.wait_for_shutdown(places, message_id, wait, state=state)
+    return 0
 
 
 def _do(options: dict[str, Any]) -> tuple[str, str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DEFAULT_WAIT_S = 30.0
 _PLACES = {"config": ctllib.CONFIG_VARIABLE, "messages": ctllib.MESSAGES_VARIABLE}
 _TOO_LONG_TO_SHOW = 60
+_LONGEST_NUMBER = 9
 
 
 def build() -> argparse.ArgumentParser:
@@ -146,6 +147,12 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return int(text)
+
+
 def _owner(text: str) -> int | str:
     return int(text) if text.isascii() and text.removeprefix("-").isdigit() else text
 
@@ -209,6 +216,24 @@ def _fill_status(verb: _Verb) -> None:
     verb.add_argument(
         "--name", dest="names", action="append", metavar="NAME", help="a process or glob; may be repeated"
     )
+    verb.add_argument("-l", "--long", action="store_true", help="more of each: its last exit, its last lines")
+    verb.add_argument("--json", action="store_true", help="a list of records instead of a table")
+
+
+def _fill_signal(verb: _Verb) -> None:
+    _fill_name(verb)
+    verb.add_argument(
+        "--scope",
+        choices=ctllib.SCOPES,
+        default="process",
+        help="its own pid alone (process, the default), or all that it started too (tree)",
+    )
+
+
+def _fill_history(verb: _Verb) -> None:
+    verb.add_argument("--name", action="append", metavar="NAME", help="the process, if not given as NAME")
+    verb.add_argument("-n", dest="count", type=_count, metavar="COUNT", help="the newest COUNT only")
+    verb.add_argument("--lines", action="store_true", help="below each, the last lines that it printed")
     verb.add_argument("--json", action="store_true", help="a list of records instead of a table")
 
 
@@ -245,6 +270,18 @@ def _finish_name(verb: _Verb, found: argparse.Namespace, rest: list[str], more: 
     if len(given) > 1:
         verb.error(f"exactly one NAME is expected, found {', '.join(map(repr, given))}")
     found.name = verb.one("NAME", given + (found.name or []))
+
+
+def _finish_signal(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    given = rest + (more or [])
+    names = found.name or []
+    if not given or len(given) + len(names) < 2:
+        verb.error("the following arguments are required: NAME SIGNAL")
+    if len(given) > 2:
+        verb.error(f"exactly one NAME and one SIGNAL are expected, found {', '.join(map(repr, given))}")
+    *name, signal = given
+    found.name = verb.one("NAME", name + names)
+    found.signal = int(signal) if signal.isascii() and signal.isdigit() and len(signal) <= _LONGEST_NUMBER else signal
 
 
 def _finish_group(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
@@ -314,11 +351,35 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
         _with_func(ctllib.disable, _fill_names),
         _finish_names,
     ),
+    "signal": (
+        "send a signal to a process",
+        "NAME SIGNAL [--scope process|tree] [--wait [SECONDS]]",
+        _with_func(ctllib.signal, _fill_signal),
+        _finish_signal,
+    ),
     "status": (
         "show how processes are",
-        "[NAME | GLOB] … [--json]",
+        "[NAME | GLOB] … [--long] [--json]",
         _with_func(ctllib.status, _fill_status),
         _finish_status,
     ),
+    "history": (
+        "show how the instances of a process ended",
+        "NAME [-n COUNT] [--lines] [--json]",
+        _with_func(ctllib.history, _fill_history),
+        _finish_name,
+    ),
     "scan": ("look at the directories now", "[--wait [SECONDS]]", _with_func(ctllib.scan, _fill_wait), _finish_nothing),
+    "upgrade": (
+        "go on as the version that is installed now",
+        "[--wait [SECONDS]]",
+        _with_func(ctllib.upgrade, _fill_wait),
+        _finish_nothing,
+    ),
+    "shutdown": (
+        "stop every process and end",
+        "[--wait [SECONDS]]",
+        _with_func(ctllib.shutdown, _fill_wait),
+        _finish_nothing,
+    ),
 }

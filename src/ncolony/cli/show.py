@@ -24,6 +24,8 @@ _WIDTHS = (32, 9, 32, 12, 16, 0)
 _HEADER = ("NAME", "STATE", "PID/UPTIME", "RESTARTS", "LAST EXIT", "NOTE")
 _COLOURS = {"RUNNING": "32", "FATAL": "31", "UNKNOWN": "31", "BACKOFF": "33", "STARTING": "36", "STOPPING": "36"}
 _BOLD = "1"
+# More of what a stop waits for than this is left to --long.
+_HOLDING_SHOWN = 3
 
 
 def run(options: dict[str, Any]) -> int:
@@ -38,7 +40,13 @@ def run(options: dict[str, Any]) -> int:
 
         say(json.dumps([one.record for one in records], indent=2) + "\n")
     else:
-        say(_table(records, time.time(), sys.stdout is not None and sys.stdout.isatty()))
+        below: list[list[str]] = [[] for _ in records]
+        if options["long"]:
+            from ncolony.cli import past  # reads more files, and is not needed for the table alone
+
+            below = [past.details(one, places, state) for one in records]
+        now, to_people = time.time(), sys.stdout is not None and sys.stdout.isatty()
+        say(_table([_row(one, now, supervisor is None) for one in records], below, to_people))
     for pattern in missing:
         complain(f"cannot show {pattern!r}: no such process")
     if supervisor is None:
@@ -79,15 +87,14 @@ def _shared_name(name: str) -> str:
     return shared if index.isdigit() else name
 
 
-def _table(records: list[Status], now: float, to_people: bool) -> str:
-    """The lines of the table; for people with a header, and in colour unless they do not want it."""
-    rows = [_row(one, now) for one in records]
+def _table(rows: list[tuple[str, ...]], below: list[list[str]], to_people: bool) -> str:
+    """The lines of the table, each row with what goes below it; for people with a header, and in colour if wanted."""
     if to_people and rows:
-        rows.insert(0, _HEADER)
+        rows, below = [_HEADER, *rows], [[], *below]
     widths = [max(least, *(len(row[at]) for row in rows)) if rows else least for at, least in enumerate(_WIDTHS)]
     in_colour = to_people and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     lines = []
-    for row in rows:
+    for row, details in zip(rows, below, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         cells[-1] = row[-1]
         if in_colour:
@@ -95,23 +102,42 @@ def _table(records: list[Status], now: float, to_people: bool) -> str:
             at = 0 if row is _HEADER else 1
             cells[at] = f"\x1b[{colour}m{cells[at]}\x1b[0m" if colour else cells[at]
         lines.append(" ".join(cells).rstrip())
+        lines.extend(f"    {detail}" for detail in details)
     return "".join(f"{line}\n" for line in lines)
 
 
-def _row(one: Status, now: float) -> tuple[str, ...]:
+def _row(one: Status, now: float, unattended: bool = False) -> tuple[str, ...]:
+    """The cells of one process. `unattended`: nobody keeps its record up to date."""
     restarts = f"{one.restarts} restart{'' if one.restarts == 1 else 's'}"
     last_exit = one.last_exit.text if one.last_exit else ""
     running = ""
     if one.pid is not None:
         running = f"pid {one.pid}"
-        if one.started is not None:
-            running += f", uptime {_duration(now - one.started)}"
+        if unattended and not _exists(one.pid):
+            running += ", gone"
+        elif one.started is not None:
+            running += f", uptime {duration(now - one.started)}"
     cells = (one.name, one.state, running, restarts, last_exit, _note(one, now))
     return tuple(printable(cell) or "-" for cell in cells)
 
 
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _note(one: Status, now: float) -> str:
     said = [one.reason]
+    if one.holding:
+        more = len(one.holding) - _HOLDING_SHOWN
+        said.append(
+            f"waiting for {', '.join(one.holding[:_HOLDING_SHOWN])}" + (f" and {more} more" if more > 0 else "")
+        )
     if not one.enabled:
         said.append("disabled")
     elif one.wanted == "down" and one.reason == "":
@@ -124,7 +150,7 @@ def _note(one: Status, now: float) -> str:
     return "; ".join(part for part in said if part)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """0:00:04, or 2 days, 0:00:04: as supervisorctl writes it. Never negative, whatever the clock did."""
     whole = max(0, int(seconds))
     days, rest = divmod(whole, 86400)

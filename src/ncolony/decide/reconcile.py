@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .lifecycle import Configured, Event, Process, Removed, State, Wanted
+from .lifecycle import Configured, Event, Process, Removed, Restart, State, Stop, Wanted
 from .restart import Exit, Policy
 
 
@@ -20,7 +20,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """What an earlier supervisor left in writing about a process that has no instance."""
+    """What an earlier supervisor left in writing about a process."""
 
     state: str
     generation: str
@@ -29,6 +29,7 @@ class Memory(msgspec.Struct, frozen=True):
     reason: str
     wait: float  # seconds until the next try, for BACKOFF
     last: Exit | None = None
+    restarts: int = 0
 
 
 def change(before: Applied | None, found: Applied | None) -> Event | None:
@@ -72,3 +73,27 @@ def remembered(name: str, found: Applied, memory: Memory | None, now: float) -> 
         wait = min(max(memory.wait, 0.0), found.policy.max_delay)
         return msgspec.structs.replace(process, state=State.BACKOFF, deadline=now + wait, delay=wait * 2)
     return None
+
+
+def adopted(
+    name: str, number: int, alive: bool, policy: Policy, memory: Memory | None, now: float
+) -> tuple[Process, tuple[Event, ...]]:
+    """The process whose instance a keeper holds, as an earlier supervisor left it, and what has to be asked again.
+
+    `alive`: the instance's leader lives. What it was being stopped for still holds.
+    """
+    down = memory is not None and memory.wanted == Wanted.DOWN
+    stopping = memory is not None and memory.state == State.STOPPING and memory.number == number
+    state = State.STARTING
+    again: tuple[Event, ...] = ()
+    if not alive and (stopping or down):
+        state = State.STOPPING
+    elif down:
+        again = (Stop(),)
+    elif stopping:
+        again = (Restart(),)
+    process = Process(
+        name=name, policy=policy, wanted=Wanted.DOWN if down else Wanted.UP, state=state, number=number, since=now,
+        alive=True, restarts=memory.restarts if memory is not None else 0,
+    )  # fmt: skip
+    return process, again

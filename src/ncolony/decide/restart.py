@@ -32,6 +32,7 @@ class Exit(msgspec.Struct, frozen=True):
     core: bool = False
     refused: str = ""
     signal_name: str = ""
+    out_of_memory: bool = False
 
     def __str__(self) -> str:
         if self.refused:
@@ -39,7 +40,9 @@ class Exit(msgspec.Struct, frozen=True):
         if self.code is not None:
             return f"exit code {self.code}"
         if self.signal is not None:
-            return f"killed by {self.signal_name or self.signal}" + (" (core dumped)" if self.core else "")
+            return f"killed by {self.signal_name or self.signal}" + (
+                " (out of memory)" if self.out_of_memory else " (core dumped)" if self.core else ""
+            )
         return "ended, nobody knows how"
 
 

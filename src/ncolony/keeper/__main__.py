@@ -1,17 +1,18 @@
 """The keeper: parent of every instance. It spawns, reaps, signals and moves output; it decides nothing.
 
-    python -I -S …/keeper/ STATE LOGS BUDGET [DESCRIPTOR]
+    python -I -S …/keeper/ STATE LOGS BUDGET CODE [NAME=DESCRIPTOR …]
 
-STATE and LOGS are directories, BUDGET the bytes of all logs together, DESCRIPTOR a connected socket of the supervisor
-that started us. A later supervisor connects to STATE/keeper.sock. Without one, everything goes on as it is.
+STATE and LOGS are directories, BUDGET the bytes of all logs together, CODE what tells this version of us from another.
+The descriptors: `peer`, a connected socket of the supervisor that started us; `lock`, `listener` and `handover`, of a
+keeper that executed itself anew. A later supervisor connects to STATE/keeper.sock. Without one, everything goes on.
 """
 
 from __future__ import annotations
 
 import _thread
-import ctypes
 import fcntl
 import functools
+import json
 import os
 import select
 import signal
@@ -22,19 +23,23 @@ import time
 import traceback
 
 import adopt
+import kernel
 import spawn
 import tree
+from ending import Ending
+from instance import Instance, how_it_ended, in_words
+from kernel import reach
 from pump import Logs
+from tree import Held
 from wire import PROTOCOL, Unpacker, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from pump import Log
 
-_PR_SET_CHILD_SUBREAPER = 36
 _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 # Splices per turn and log, orders per turn and exits per turn: a flood of one kind lets the others have theirs.
 _SPLICES, _ORDERS, _EXITS = 4, 64, 256
@@ -42,37 +47,15 @@ _SPLICES, _ORDERS, _EXITS = 4, 64, 256
 _STATUS_WAIT_S = 2.0
 # In the middle of an exec a process has no environment, and nobody can tell whose it is: look again.
 _LOOK_AGAIN_S, _DOUBT_S = 0.005, 0.05
-
-
-class Instance:
-    """One process run for a name: alive, or ended and kept until the supervisor has taken note."""
-
-    __slots__ = (
-        "identity name number memo pid pidfd fifo log started end alive others empty killing reported adopted".split()
-    )
-
-    def __init__(self, identity: str, intent: dict[str, Any], log: Log) -> None:
-        self.identity, self.log = identity, log
-        self.name: str = intent["name"]
-        self.number: int = intent["number"]
-        self.started: float = intent["started"]
-        self.memo: Any = intent.get("memo")
-        self.pid, self.pidfd, self.fifo = 0, -1, -1
-        self.end: dict[str, Any] | None = None
-        self.alive, self.empty, self.reported, self.killing, self.adopted = True, False, False, False, False
-        self.others: set[int] = set()  # processes of its tree that lost their parent, and so are not found below `pid`
-
-    def described(self) -> dict[str, Any]:
-        """What a supervisor must know to carry on with it."""
-        keys = ("name", "number", "memo", "pid", "started", "alive", "empty", "end")
-        return {"id": self.identity, **{key: getattr(self, key) for key in keys}}
+# Where there are no pidfds, what is not our child is looked at this often.
+_POLL_S = 0.1
 
 
 class Keeper:
     """The loop and what it holds."""
 
-    def __init__(self, state: str, logs: str, budget: int) -> None:
-        self.state = state
+    def __init__(self, state: str, logs: str, budget: int, code: str) -> None:
+        self.state, self.arguments, self.code = state, [state, logs, str(budget)], code
         self.journal, self.logs = spawn.Journal(state), Logs(logs, budget)
         self.boot = adopt.boot()
         self.by_id: dict[str, Instance] = {}
@@ -88,6 +71,14 @@ class Keeper:
         self.unpacker, self.outbox = Unpacker(), bytearray()
         self.inbox: list[dict[str, Any]] = []
         self.leaving, self.chores = False, False
+        self.subreaper = kernel.become_subreaper()
+        self.bereaved: set[Instance] = set()  # a death in their trees, and what is left is still to be found
+        self.marked: dict[str, list[int]] | None = None  # processes by instance, as of this turn
+        self.polled: dict[Held, Callable[[], None]] = {}  # held without a pidfd
+        self.ending = Ending(self)
+        self.lock = -1
+        self.vanished: list[tuple[str, float]] = []  # identities that were meant to be started and do not run, and when
+        self.out_of_memory = _oom_kills()
 
     # what is watched
 
@@ -102,7 +93,7 @@ class Keeper:
     def run(self) -> None:
         """Turn until told to leave. One failing event is said on stderr and harms no other."""
         while not self.leaving:
-            busy = self.inbox or self.chores
+            busy = self.inbox or self.chores or self.bereaved
             until = min((when for when, _ in self.later), default=None)
             wait = 0 if busy else -1 if until is None else max(0.0, until - time.monotonic())
             try:
@@ -115,6 +106,8 @@ class Keeper:
                     self.attempt(handler)
             if self.chores:
                 self.attempt(self.reap)
+            if self.bereaved:
+                self.attempt(self.comfort)
             self.attempt(self.obey)
             now = time.monotonic()
             for entry in [entry for entry in self.later if entry[0] <= now]:
@@ -130,22 +123,9 @@ class Keeper:
 
     # the supervisor
 
-    def listen(self) -> None:
-        # Through a descriptor: a socket's path may be 107 bytes at most, the state directory's is the user's affair.
-        directory = os.open(self.state, os.O_RDONLY | os.O_DIRECTORY)
-        path = f"/proc/self/fd/{directory}/keeper.sock"
-        if not os.path.isdir("/proc/self/fd"):
-            path = f"{self.state}/keeper.sock"
-        try:
-            os.unlink(f"{self.state}/keeper.sock")
-        except FileNotFoundError:
-            pass
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        umask = os.umask(0o177)
-        listener.bind(path)
-        os.umask(umask)
-        os.close(directory)
-        listener.listen(4)
+    def listen(self, listener: socket.socket | None = None) -> None:
+        if listener is None:
+            listener = _bind(self.state)
         listener.setblocking(False)
         self.listener = listener
         self.watch(listener.fileno(), lambda: self.accept(listener))
@@ -165,6 +145,7 @@ class Keeper:
     def serve(self, peer: socket.socket) -> None:
         """Obey this supervisor from now on: the lock on the state directory makes the newest the only one."""
         self.hang_up()
+        self.ending.cancel()
         peer.setblocking(False)
         self.peer, self.unpacker, self.outbox = peer, Unpacker(), bytearray()
         self.watch(peer.fileno(), self.receive)
@@ -175,14 +156,19 @@ class Keeper:
         self.unwatch(self.peer.fileno())
         self.peer.close()
         self.peer, self.inbox = None, []
-        self.logs.attended = False
-        for log in self.logs.by_name.values():
-            self.resume(log)
+        self.unattended()
+        self.ending.linger()
         # The next supervisor finds us by this name, which somebody may have removed.
         if not self.leaving and self.listener is not None and not os.path.exists(f"{self.state}/keeper.sock"):
             self.unwatch(self.listener.fileno())
             self.listener.close()
             self.listen()
+
+    def unattended(self) -> None:
+        """Nobody reads the logs: nothing waits for that."""
+        self.logs.attended = False
+        for log in self.logs.by_name.values():
+            self.resume(log)
 
     def receive(self) -> None:
         if self.peer is None:
@@ -217,6 +203,7 @@ class Keeper:
 
     def obey(self) -> None:
         orders, self.inbox = self.inbox[:_ORDERS], self.inbox[_ORDERS:]
+        self.marked = None
         for order in orders:
             try:
                 getattr(self, "do_" + order["do"])(order)
@@ -228,12 +215,14 @@ class Keeper:
     def do_hello(self, order: dict[str, Any]) -> None:
         """Resynchronise: everything we hold, ended instances included."""
         self.logs.attended = True
+        self.ending.patience = order.get("linger", self.ending.patience)
         for name, offset in order.get("read", {}).items():
             log = self.logs.get(name)
             log.was_read(offset)
             log.find()
         held = [instance.described() for instance in self.by_id.values()]
-        self.tell({"is": "welcome", "protocol": PROTOCOL, "pid": os.getpid(), "held": held})
+        about = {"protocol": PROTOCOL, "pid": os.getpid(), "code": self.code, "vanished": self.vanished}
+        self.tell({"is": "welcome", **about, "held": held})
         for log in self.logs.by_name.values():
             log.told, log.announced = False, 0
             self.announce(log)
@@ -246,15 +235,22 @@ class Keeper:
         identity = order["id"]
         if identity in self.by_id:
             return
+        reach("start.ordered")
         began = time.monotonic()
-        intent = {key: order.get(key) for key in ("name", "number", "memo", "log")}
-        intent |= {"step": "intent", "boot": self.boot, "started": began}
-        instance = Instance(identity, intent, self.logs.get(order["name"]))
+        intent = {key: order.get(key) for key in ("name", "number", "memo", "log", "stop", "scope")}
+        log = self.logs.get(order["name"])
+        if log.read_to is None:
+            log.find()
+        intent |= {"step": "intent", "boot": self.boot, "started": began, "since": log.end}
+        if order.get("cgroup"):
+            intent["cgroup"] = f"{order['cgroup']}/{identity}"
+        instance = Instance(identity, intent, log)
         instance.log.configure(order.get("log") or {})
         try:
             self.journal.add(identity, intent, create=True)
+            reach("start.intent")
             self.open_fifo(instance)
-            instance.pid = spawn.spawn(order, self.fifo_path(identity))
+            instance.pid = spawn.spawn(order, self.fifo_path(identity), spawn.make_cgroup(instance.cgroup))
         except spawn.Refused as refusal:
             self.refuse(instance, str(refusal))
             return
@@ -264,16 +260,23 @@ class Keeper:
         except (ValueError, TypeError, KeyError) as error:
             self.refuse(instance, f"cannot run it: {error}")
             return
+        reach("start.spawned")
         self.by_id[identity] = self.by_pid[instance.pid] = self.by_session[instance.pid] = instance
-        try:
-            self.journal.add(identity, adopt.record(instance.pid))
-        except OSError:
-            pass  # it runs; a later keeper finds it by the intent and its environment
+        self.note(instance, adopt.record(instance.pid))
+        reach("start.recorded")
         self.tell({"is": "started", "id": identity, "pid": instance.pid, "at": began})
+
+    def note(self, instance: Instance, line: dict[str, Any]) -> None:
+        """Add to the journal. On a full disk it is known to us alone, and to what the process itself tells."""
+        try:
+            self.journal.add(instance.identity, line)
+        except OSError:
+            pass
 
     def refuse(self, instance: Instance, why: str) -> None:
         self.close_fifo(instance)
         self.journal.forget(instance.identity)
+        spawn.remove_cgroup(instance.cgroup)
         self.tell({"is": "refused", "id": instance.identity, "why": why})
 
     def do_signal(self, order: dict[str, Any]) -> None:
@@ -281,6 +284,7 @@ class Keeper:
         instance = self.by_id.get(order["id"])
         if instance is None:
             return
+        reach("signal.ordered")
         whole = order["scope"] == "tree"
         if whole:
             if not self.look_for_strays():
@@ -289,18 +293,28 @@ class Keeper:
             self.find_strangers(instance)
             instance.killing |= order["signal"] == signal.SIGKILL
         self.signal(instance, order["signal"], whole, order.get("wake", False))
+        reach("signal.sent")
 
     def signal(self, instance: Instance, number: int, whole: bool, wake: bool) -> None:
-        leader = [instance.pid] if instance.alive else []
-        roots = leader + sorted(instance.others if whole else ())
+        if whole and number == signal.SIGKILL and instance.cgroup:
+            spawn.kill_cgroup(instance.cgroup)
+        ours = [instance.pid] if instance.alive and instance.held is None else []
+        held = [instance.held] if instance.alive and instance.held is not None else []
+        if whole:
+            ours += sorted(pid for pid, one in instance.others.items() if one is None)
+            held += [one for one in instance.others.values() if one is not None]
+        roots = ours + [one.pid for one in held]
         below = [pid for pid in tree.with_descendants(roots) if pid not in roots] if whole else []
-        others = [(pid, tree.is_below({*roots, *below})) for pid in below]
-        if not instance.adopted:
-            tree.send(roots, (), others, number, wake)
-        else:
-            # Its processes are not our children. We hold the leader; the others must prove themselves.
-            strangers = [(pid, tree.is_marked(instance.identity)) for pid in roots if pid not in leader]
-            tree.send((), [instance.pidfd] if leader else [], strangers + others, number, wake)
+        family = {*roots, *below}
+        tree.send(ours, held, [(pid, tree.is_below(family)) for pid in below], number, wake)
+
+    def do_tree(self, order: dict[str, Any]) -> None:
+        """Say which processes of an instance's tree there are."""
+        if (instance := self.by_id.get(order["id"])) is not None:
+            self.look_for_strays()
+            roots = ([instance.pid] if instance.alive else []) + sorted(instance.others)
+            members = [tree.named(pid) for pid in tree.with_descendants(roots)[:10]]
+            self.tell({"is": "tree", "id": instance.identity, "members": members})
 
     def do_forget(self, order: dict[str, Any]) -> None:
         """The supervisor has taken note of the exit; nothing about the instance is needed any more."""
@@ -309,7 +323,10 @@ class Keeper:
             del self.by_id[instance.identity]
             if self.by_session.get(instance.pid) is instance:
                 del self.by_session[instance.pid]
+            reach("forget.ordered")
             self.journal.forget(instance.identity)
+            spawn.remove_cgroup(instance.cgroup)
+            reach("forget.done")
 
     def do_read(self, order: dict[str, Any]) -> None:
         log = self.logs.by_name.get(order["name"])
@@ -321,8 +338,10 @@ class Keeper:
         self.announce(log)
 
     def do_log(self, order: dict[str, Any]) -> None:
-        """New sizes for the log of a running process."""
+        """New sizes for the log of a running process, and how it is to be stopped should we have to."""
         self.logs.get(order["name"]).configure(order["log"])
+        if (instance := self.by_id.get(order.get("id", ""))) is not None and "stop" in order:
+            instance.stop, instance.scope = order["stop"], order["scope"]
 
     def do_drop(self, order: dict[str, Any]) -> None:
         """The process is gone: its log files stay, what we know of them goes."""
@@ -335,18 +354,49 @@ class Keeper:
     def do_leave(self, _order: dict[str, Any]) -> None:
         """End ourselves, which only an empty keeper does."""
         if not self.by_id:
+            reach("leave")
             self.tell({"is": "leaving"})
             self.flush()
             self.leaving = True
+
+    def do_shutdown(self, _order: dict[str, Any]) -> None:
+        """Stop every instance and end: asked for by hand, when there is no supervisor."""
+        self.unattended()
+        self.ending.begin()
+
+    def do_upgrade(self, order: dict[str, Any]) -> None:
+        """Execute the keeper of another version in our place: the same process, with the same children."""
+        reach("upgrade.ordered")
+        self.tell({"is": "upgrading"})
+        self.flush()
+        fifos = {i.identity: i.fifo for i in self.by_id.values() if i.fifo >= 0}
+        pidfds = {i.identity: i.held.pidfd for i in self.by_id.values() if i.held and i.alive and i.held.pidfd >= 0}
+        ends = {i.identity: i.end for i in self.by_id.values() if i.end is not None and not i.alive}
+        handover = os.memfd_create("handover")
+        os.write(handover, json.dumps({"fifos": fifos, "pidfds": pidfds, "ends": ends}).encode())
+        kept = {"lock": self.lock, "handover": handover}
+        if self.listener is not None:
+            kept["listener"] = self.listener.fileno()
+        for descriptor in (*kept.values(), *fifos.values(), *pidfds.values()):
+            os.set_inheritable(descriptor, True)
+        command = [*order["command"], *self.arguments, order["code"], *(f"{key}={fd}" for key, fd in kept.items())]
+        try:
+            os.execve(command[0], command, kernel.PASSED_ON)
+        except OSError as error:
+            print(f"cannot execute {command[0]}: {error.strerror}", file=sys.stderr)
+            self.hang_up()  # we go on; the supervisor comes again
+            os.close(handover)
 
     # output
 
     def fifo_path(self, identity: str) -> str:
         return f"{self.state}/fifo/{identity}"
 
-    def open_fifo(self, instance: Instance) -> None:
+    def open_fifo(self, instance: Instance, descriptor: int = -1) -> None:
         """Read-write, so that we never see the hang-up that epoll repeats for ever while the last writer dies."""
-        instance.fifo = os.open(self.fifo_path(instance.identity), os.O_RDWR | os.O_NONBLOCK)
+        if descriptor < 0:
+            descriptor = os.open(self.fifo_path(instance.identity), os.O_RDWR | os.O_NONBLOCK)
+        instance.fifo = descriptor
         self.watch(instance.fifo, lambda: self.pump(instance))
 
     def close_fifo(self, instance: Instance) -> None:
@@ -412,22 +462,34 @@ class Keeper:
                 os.waitpid(peek.si_pid, 0)
                 ended += self.stray_ended(peek.si_pid)
                 continue
-            end = _how(peek)
-            try:
-                # On disk before it is reaped: then a SIGKILL of ours cannot lose it.
-                self.journal.add(instance.identity, {"step": "exit", **end})
-            except OSError:
-                pass
+            end = self.with_circumstances(instance, how_it_ended(peek))
+            reach("exit.seen")
+            # On disk before it is reaped: then a SIGKILL of ours cannot lose it.
+            self.note(instance, {"step": "exit", **end})
+            reach("exit.noted")
             _, _, usage = os.wait4(peek.si_pid, 0)
             end |= {"cpu": round(usage.ru_utime + usage.ru_stime, 3), "rss_kb": usage.ru_maxrss}
+            reach("exit.reaped")
+            if instance.ordered:
+                # Nobody is there to be told: what we know now is for whoever reads the journal.
+                self.note(instance, {"step": "exit", **end})
             self.ended(instance, end)
             ended.append(instance)
         if looked:
             self.settle_all(ended)
 
+    def with_circumstances(self, instance: Instance, end: dict[str, Any]) -> dict[str, Any]:
+        """The end with what is known only now: when, after how long, by whose will."""
+        end |= {"lived": time.monotonic() - instance.started, "at": time.time()}
+        if instance.ordered:
+            end["ordered"] = True
+        if end.get("signal") == signal.SIGKILL and not instance.killing and _oom_kills() > self.out_of_memory:
+            self.out_of_memory += 1
+            end["oom"] = True
+        return end
+
     def ended(self, instance: Instance, end: dict[str, Any]) -> None:
-        lived = time.monotonic() - instance.started
-        instance.alive, instance.end = False, {"lived": lived, "at": time.time(), **end}
+        instance.alive, instance.end = False, end
         if instance.fifo >= 0:
             instance.log.take(instance.fifo, _SPLICES)
             self.announce(instance.log)
@@ -437,7 +499,7 @@ class Keeper:
         instance = self.strays.pop(pid, None)
         if instance is None:
             return []
-        instance.others.discard(pid)
+        instance.others.pop(pid, None)
         return [instance]
 
     def settle_all(self, ended: list[Instance]) -> None:
@@ -446,7 +508,10 @@ class Keeper:
             self.soon(functools.partial(self.settle_all, ended))
             return
         for instance in ended:
-            self.settle(instance)
+            if self.is_searched(instance):
+                self.bereaved.add(instance)
+            else:
+                self.settle(instance)
 
     def soon(self, call: Callable[[], None]) -> None:
         self.later.append((time.monotonic() + _LOOK_AGAIN_S, call))
@@ -464,7 +529,7 @@ class Keeper:
             if instance is None or instance.empty:
                 continue
             self.strays[pid] = instance
-            instance.others.add(pid)
+            instance.others[pid] = None
             if instance.killing:
                 self.signal(instance, signal.SIGKILL, True, False)
         return sure
@@ -484,97 +549,160 @@ class Keeper:
             self.announce(instance.log, last=True)
         if not instance.reported:
             instance.reported = True
-            self.tell({"is": "exited", "id": instance.identity, "end": instance.end, "empty": instance.empty})
+            about = {"end": instance.end, "empty": instance.empty, "since": instance.since}
+            self.tell({"is": "exited", "id": instance.identity, **about})
+            reach("exit.told")
         elif instance.empty:
             self.tell({"is": "emptied", "id": instance.identity})
+        if instance.empty:
+            self.ending.look()
 
-    # instances of a former keeper
+    # instances of a former keeper, and whatever else is not our child
 
-    def adopt_all(self) -> None:
-        """Resume holding every instance that a former keeper of this boot started and that can be proven ours."""
-        for found in adopt.find(self.journal):
+    def adopt_all(self, handover: dict[str, dict[str, Any]]) -> None:
+        """Resume holding every instance of this boot that was started before us and that can be proven ours."""
+        everything, self.vanished = adopt.find(self.journal, handover.get("pidfds", {}))
+        for found in everything:
             instance = Instance(found.identity, found.intent, self.logs.get(found.intent["name"]))
             self.by_id[instance.identity] = instance
-            instance.adopted = True
             instance.log.configure(found.intent.get("log") or {})
             try:
-                self.open_fifo(instance)
+                self.open_fifo(instance, handover.get("fifos", {}).get(found.identity, -1))
             except FileNotFoundError:
                 pass  # somebody removed it; the instance itself is unharmed
-            if found.pidfd < 0:
-                lived = time.monotonic() - instance.started  # at most: when it died, nobody saw
-                instance.alive, instance.end = False, {"lived": lived, "at": time.time(), **found.end}
-                self.watch_strangers(instance)
+            instance.pid, instance.held = found.pid, found.held
+            instance.adopted = found.held is not None or (
+                not found.pid and found.identity not in handover.get("ends", {})
+            )
+            if found.held is not None:
+                self.hold(found.held, functools.partial(self.adopted_died, instance))
+            elif found.pid:
+                self.by_pid[found.pid] = self.by_session[found.pid] = instance
             else:
-                instance.pid, instance.pidfd = found.pid, found.pidfd
-                self.watch(found.pidfd, functools.partial(self.adopted_died, instance))
+                lived = time.monotonic() - instance.started  # at most: when it died, nobody saw
+                end = {
+                    "lived": lived,
+                    "at": time.time(),
+                    **found.end,
+                    **handover.get("ends", {}).get(found.identity, {}),
+                }
+                instance.alive, instance.end = False, end
+                self.bereaved.add(instance)
+        self.chores = True
+
+    def hold(self, held: Held, died: Callable[[], None]) -> None:
+        """Have `died` called when the process ends."""
+        if held.pidfd >= 0:
+            self.watch(held.pidfd, died)
+            return
+        if not self.polled:
+            self.later.append((time.monotonic() + _POLL_S, self.poll))
+        self.polled[held] = died
+
+    def let_go(self, held: Held) -> None:
+        self.polled.pop(held, None)
+        self.unwatch(held.pidfd)
+        held.close()
+
+    def poll(self) -> None:
+        for held, died in list(self.polled.items()):
+            if held.is_dead():
+                self.attempt(died)
+        if self.polled:
+            self.later.append((time.monotonic() + _POLL_S, self.poll))
 
     def adopted_died(self, instance: Instance) -> None:
         """Dead; its exit status appears once whoever inherited it has reaped it (announced by EPOLLHUP)."""
-        status = adopt.exit_status(instance.pidfd)
+        assert instance.held is not None
+        pidfd = instance.held.pidfd
+        status = kernel.exit_status(pidfd) if pidfd >= 0 else None
         if status is not None:
-            self.adopted_ended(instance, _in_words(status))
-        elif instance.end is None:
+            self.adopted_ended(instance, in_words(status))
+        elif instance.end is None and pidfd >= 0:
             instance.end = {"unknown": True}
-            self.epoll.modify(instance.pidfd, 0)
+            self.epoll.modify(pidfd, 0)
             until = time.monotonic() + _STATUS_WAIT_S
-            self.later.append((until, lambda: self.adopted_ended(instance, {"unknown": True})))
+            self.later.append((until, lambda: self.adopted_ended(instance)))
         else:
             # Reaped, and the kernel does not say how it ended (before Linux 6.15).
-            self.adopted_ended(instance, {"unknown": True})
+            self.adopted_ended(instance)
 
-    def adopted_ended(self, instance: Instance, end: dict[str, Any]) -> None:
-        if not instance.alive:
+    def adopted_ended(self, instance: Instance, end: dict[str, Any] | None = None) -> None:
+        """Dead, and how, or nobody here knows how: perhaps the supervisor, which then was its parent."""
+        if not instance.alive or instance.held is None:
             return
-        self.unwatch(instance.pidfd)
-        os.close(instance.pidfd)
-        try:
-            self.journal.add(instance.identity, {"step": "exit", **end})
-        except OSError:
-            pass  # a full disk; we hold it in memory
+        end = end or {"unknown": True, "was": [instance.pid, instance.held.began]}
+        self.let_go(instance.held)
+        end = self.with_circumstances(instance, end)
+        self.note(instance, {"step": "exit", **end})
         self.ended(instance, end)
-        self.watch_strangers(instance)
+        self.bereaved.add(instance)
 
-    def watch_strangers(self, instance: Instance) -> None:
-        """See what is left of an adopted instance's tree after a death in it."""
-        self.find_strangers(instance)
-        if instance.killing and instance.others:
-            self.signal(instance, signal.SIGKILL, True, False)
-        self.settle(instance)
+    def comfort(self) -> None:
+        """See what is left of trees after a death in them: one look at all processes, later than all these deaths."""
+        bereaved, self.bereaved, self.marked = self.bereaved, set(), None
+        for instance in bereaved:
+            self.find_strangers(instance)
+            if instance.killing and instance.others:
+                self.signal(instance, signal.SIGKILL, True, False)
+            self.settle(instance)
+
+    def is_searched(self, instance: Instance) -> bool:
+        """Whether processes of its tree may be other than our children and what is below them."""
+        return instance.adopted or not self.subreaper or bool(instance.cgroup)
 
     def find_strangers(self, instance: Instance) -> None:
-        """What belongs to an adopted instance's tree is not our child: found by its mark, watched by pidfds."""
-        if not instance.adopted:
+        """Hold what belongs to the tree by its mark or its control group and is not our child."""
+        if not self.is_searched(instance):
             return
-        for pid in tree.everybody().get(instance.identity, ()):
-            if pid in instance.others or (instance.alive and pid == instance.pid):
-                continue
+        found = set(tree.in_cgroup(instance.cgroup)) if instance.cgroup else set()
+        if instance.adopted or not self.subreaper:
+            if self.marked is None:
+                self.marked = tree.everybody()
+            found.update(self.marked.get(instance.identity, ()))
+        for pid in found - instance.others.keys() - ({instance.pid} if instance.alive else set()):
             try:
-                pidfd = os.pidfd_open(pid)
+                held = Held(pid)
             except OSError:
                 continue
-            instance.others.add(pid)
-            self.watch(pidfd, functools.partial(self.stranger_died, instance, pid, pidfd))
+            if held.is_dead() or not (tree.owner(pid) == instance.identity or pid in tree.in_cgroup(instance.cgroup)):
+                held.close()
+                continue
+            instance.others[pid] = held
+            self.hold(held, functools.partial(self.stranger_died, instance, held))
 
-    def stranger_died(self, instance: Instance, pid: int, pidfd: int) -> None:
-        self.unwatch(pidfd)
-        os.close(pidfd)
-        instance.others.discard(pid)
-        self.watch_strangers(instance)
-
-
-def _how(peek: os.waitid_result) -> dict[str, Any]:
-    """An exit in words: {"code": n} or {"signal": n, "core": bool}."""
-    if peek.si_code == os.CLD_EXITED:
-        return {"code": peek.si_status}
-    return {"signal": peek.si_status, "core": peek.si_code == os.CLD_DUMPED}
+    def stranger_died(self, instance: Instance, held: Held) -> None:
+        self.let_go(held)
+        instance.others.pop(held.pid, None)
+        self.bereaved.add(instance)
 
 
-def _in_words(status: int) -> dict[str, Any]:
-    """A wait status (waitpid(2)) in the same words."""
-    if os.WIFEXITED(status):
-        return {"code": os.WEXITSTATUS(status)}
-    return {"signal": os.WTERMSIG(status), "core": os.WCOREDUMP(status)}
+def _bind(state: str) -> socket.socket:
+    """A socket in the state directory: through a descriptor, since a path may be 107 bytes at most."""
+    directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
+    path = f"/proc/self/fd/{directory}/keeper.sock"
+    if not os.path.isdir("/proc/self/fd"):
+        path = f"{state}/keeper.sock"
+    try:
+        os.unlink(f"{state}/keeper.sock")
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)
+    listener.bind(path)
+    os.umask(umask)
+    os.close(directory)
+    listener.listen(4)
+    return listener
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory since it booted (Linux 4.13), or 0."""
+    try:
+        with open("/proc/vmstat", "rb", buffering=0) as file:
+            return int(file.read(1 << 16).partition(b"\noom_kill ")[2].split(b"\n")[0])
+    except (OSError, ValueError):
+        return 0
 
 
 def _lock(state: str) -> int:
@@ -604,26 +732,50 @@ def _heed_children(keeper: Keeper) -> None:
     keeper.watch(heard, woken)
 
 
-def main(state: str, logs: str, budget: str, descriptor: str | None = None) -> None:
+def _handed_over(descriptor: int) -> dict[str, dict[str, Any]]:
+    """What a keeper left to us when it executed us in its place."""
+    if descriptor < 0:
+        return {}
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        found: dict[str, dict[str, Any]] = json.loads(file.read())
+        return found
+
+
+def _close_others(kept: Iterable[int]) -> None:
+    """What the supervisor inherited without its knowledge is not for instances."""
+    first = 3
+    for descriptor in sorted(kept):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def main(state: str, logs: str, budget: str, code: str, *passed: str) -> None:
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)
     os.umask(0o022)
     os.chdir("/")
-    # What the supervisor inherited without its knowledge is not for instances.
-    kept = 2 if descriptor is None else int(descriptor)
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-    lock = _lock(state)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    keeper = Keeper(state, logs, int(budget))
+    kept = {name: int(descriptor) for name, _, descriptor in (word.partition("=") for word in passed)}
+    handover = _handed_over(kept.pop("handover", -1))
+    known = {*kept.values(), *handover.get("fifos", {}).values(), *handover.get("pidfds", {}).values()}
+    for descriptor in known:
+        os.set_inheritable(descriptor, False)
+    _close_others(known)
+    keeper = Keeper(state, logs, int(budget), code)
+    keeper.lock = kept["lock"] if "lock" in kept else _lock(state)
+    reach("keeper.begun")
     _heed_children(keeper)
-    keeper.chores = True
-    keeper.listen()
-    keeper.adopt_all()
-    if descriptor is not None:
-        os.set_inheritable(kept, False)
-        keeper.serve(socket.socket(fileno=kept))
+    if "listener" in kept:
+        keeper.listen(socket.socket(fileno=kept["listener"]))
+    else:
+        keeper.listen()
+    keeper.adopt_all(handover)
+    if "peer" in kept:
+        keeper.serve(socket.socket(fileno=kept["peer"]))
+    else:
+        keeper.ending.linger()
+    reach("keeper.adopted")
     done = _thread.allocate_lock()
     done.acquire()
 
@@ -638,9 +790,9 @@ def main(state: str, logs: str, budget: str, descriptor: str | None = None) -> N
     # Signals then reach the worker, and the main thread sleeps for good.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     done.acquire()
-    os.close(lock)
+    os.close(keeper.lock)
     os._exit(0)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1:] != ["check"]:
     main(*sys.argv[1:])

@@ -1,15 +1,12 @@
-"""Find and prove the instances that a former keeper started; the exit status of a process that is not our child.
+"""Find and prove the instances that a former keeper started, or that we started before we executed ourselves anew.
 
 A process that cannot be proven ours is neither adopted nor signalled.
 """
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
-import select
-import struct
 
 import tree
 
@@ -19,11 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from spawn import Journal
-
-# PIDFD_GET_INFO (Linux 6.13; exit status since 6.15): _IOWR(0xFF, 11, struct pidfd_info), and its bits.
-_GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
-_ASK = 1 | 2 | 4 | 8
-_EXIT = 8
+    from tree import Held
 
 
 @functools.cache
@@ -42,56 +35,63 @@ def record(pid: int) -> dict[str, Any]:
 
 
 class Found:
-    """One instance on disk: alive (`pid` and `pidfd`), ended with a known exit line, or ended with an unknown one."""
+    """One instance on disk: our own child, or held, or ended (`pid` 0) as its exit line says."""
 
-    def __init__(
-        self,
-        identity: str,
-        intent: dict[str, Any],
-        end: dict[str, Any],
-        pid: int = 0,
-        pidfd: int = -1,
-    ) -> None:
-        self.identity, self.intent, self.end, self.pid, self.pidfd = identity, intent, end, pid, pidfd
+    def __init__(self, identity: str, intent: dict[str, Any], pid: int = 0, held: Held | None = None) -> None:
+        self.identity, self.intent, self.pid, self.held = identity, intent, pid, held
+        self.end: dict[str, Any] = {}
 
 
-def find(journal: Journal) -> list[Found]:
-    """Every instance of this boot that a former keeper started, as Found; what is stale is forgotten."""
-    here, found = boot(), []
+def find(journal: Journal, pidfds: dict[str, int]) -> tuple[list[Found], list[tuple[str, float]]]:
+    """Every instance of this boot that was started before, and (identity, when) of those that were only meant to be.
+
+    What is stale is forgotten. `pidfds` were held before we executed ourselves anew: those need no proof.
+    """
+    here = boot()
+    found: list[Found] = []
+    vanished: list[tuple[str, float]] = []
     everybody: dict[str, list[int]] | None = None
     for identity, steps in journal.read():
         intent = steps.get("intent")
         if intent is None or intent.get("boot") != here or not _is_whole(intent):
             journal.forget(identity)
             continue
-        if everybody is None:
+        if everybody is None and "exit" not in steps and not _is_recorded(steps):
             everybody = tree.everybody()
-        one = _prove(identity, steps, everybody.get(identity, []))
+        one = _prove(identity, steps, (everybody or {}).get(identity, []), pidfds.get(identity, -1))
         if one is None:
             journal.forget(identity)
+            vanished.append((identity, intent["started"]))
         else:
             found.append(one)
-    return found
+    return found, vanished
 
 
-def _prove(identity: str, steps: dict[str, dict[str, Any]], marked: Sequence[int]) -> Found | None:
+def _prove(identity: str, steps: dict[str, dict[str, Any]], marked: Sequence[int], pidfd: int) -> Found | None:
     """What became of one instance; None when it was never started."""
-    intent = steps["intent"]
-    recorded = steps.get("record")
-    if recorded is not None and not (_is_number(recorded.get("pid")) and _is_number(recorded.get("began"))):
-        recorded = None
+    found = Found(identity, steps["intent"])
     if "exit" in steps:
-        return Found(identity, intent, steps["exit"])
-    if recorded is None:
+        found.end = {key: value for key, value in steps["exit"].items() if key != "step"}
+        return found
+    if _is_recorded(steps):
+        pid, began = steps["record"]["pid"], steps["record"]["began"]
+    else:
         leader = next((pid for pid in marked if tree.session(pid) == pid), None)
         if leader is None and not marked:
             return None
-        recorded = {"pid": leader, "began": leader and tree.start_time(leader)}
-    pid, began = recorded["pid"], recorded["began"]
-    pidfd = _open_if_it_is(pid, began)
-    if pidfd is not None:
-        return Found(identity, intent, {}, pid, pidfd)
-    return Found(identity, intent, {"step": "exit", "unknown": True})
+        pid, began = leader or 0, leader and tree.start_time(leader)
+    if pid and tree.start_time(pid) == began and tree.parent(pid) == os.getpid():
+        found.pid = pid
+    elif (held := _hold_if_it_is(pid, began, pidfd)) is not None:
+        found.pid, found.held = pid, held
+    else:
+        found.end = {"unknown": True, "was": [pid, began]}
+    return found
+
+
+def _is_recorded(steps: dict[str, dict[str, Any]]) -> bool:
+    recorded = steps.get("record", {})
+    return _is_number(recorded.get("pid")) and _is_number(recorded.get("began"))
 
 
 def _is_whole(intent: dict[str, Any]) -> bool:
@@ -103,34 +103,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value < 1 << 63
 
 
-def _open_if_it_is(pid: int | None, began: int | None) -> int | None:
-    """A pidfd of the process, or None when it is dead or the pid is another's by now."""
+def _hold_if_it_is(pid: int, began: int | None, pidfd: int) -> Held | None:
+    """The process, held, or None when it is dead or the pid is another's by now."""
+    if pidfd >= 0:
+        return tree.Held(pid, pidfd)
     if not pid or began is None:
         return None
     try:
-        pidfd = os.pidfd_open(pid)
-    except (ProcessLookupError, AttributeError, OverflowError, TypeError):
+        held = tree.Held(pid)
+    except (ProcessLookupError, OverflowError, TypeError):
         return None  # any other failure is doubt, not death: it ends the adoption, which is tried again
-    # Read after opening, and still alive afterwards: then what was read was of the process that we hold.
-    if tree.start_time(pid) == began and not _dead(pidfd):
-        return pidfd
-    os.close(pidfd)
+    # Read after opening: what was read is of the process that we hold, be it dead by now, or of none.
+    if held.began == began and (held.pidfd >= 0 or not held.is_dead()):
+        return held
+    held.close()
     return None
-
-
-def _dead(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def exit_status(pidfd: int) -> int | None:
-    """The wait status of a process that its parent has reaped, or None when it is not known (yet, or here)."""
-    info = bytearray(64)
-    struct.pack_into("Q", info, 0, _ASK)
-    try:
-        fcntl.ioctl(pidfd, _GET_INFO, info)
-    except OSError:
-        return None
-    mask, _cgroup, *rest = struct.unpack("QQ11Ii", info)
-    return int(rest[11]) if mask & _EXIT else None

@@ -10,6 +10,8 @@ import sys
 import termios
 import time
 
+from kernel import reach
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -184,6 +186,7 @@ class Log:
         except OSError as error:
             return self._drop(fifo, error)
         self.size += moved
+        reach("output.moved")
         if self.trouble:
             self.trouble = ""
         self._stamp()
@@ -225,8 +228,10 @@ class Log:
             except OSError:
                 break  # the next splice says why
         try:
+            reach("rotate.full")
             for ending, name in (("log", "current"), ("index", "current.index")):
                 os.rename(f"{self.directory}/{name}", f"{self.directory}/{self.start:020d}.{ending}")
+                reach(f"rotate.{ending}")
         except FileNotFoundError:
             self.counted = False  # somebody removed the files: begin anew
             self.close()

@@ -65,11 +65,53 @@ class Journal:
             yield identity, steps
 
 
-def spawn(order: dict[str, Any], fifo: str) -> int:
+def make_cgroup(directory: str) -> str:
+    """Make a control group; its path, or "" where none is wanted or it cannot be made: it is a help, no condition."""
+    try:
+        if directory:
+            os.mkdir(directory)
+    except OSError:
+        return ""
+    return directory
+
+
+def enter_cgroup(directory: str, pid: int) -> None:
+    """Put a process (0: ourselves) into a control group, if there is one."""
+    try:
+        if directory:
+            with open(f"{directory}/cgroup.procs", "w") as file:
+                file.write(str(pid))
+    except OSError:
+        pass
+
+
+def kill_cgroup(directory: str) -> None:
+    """Kill everything in a control group (Linux 5.14)."""
+    try:
+        with open(f"{directory}/cgroup.kill", "w") as file:
+            file.write("1")
+    except OSError:
+        pass  # an older kernel; each process gets its signal all the same
+
+
+def remove_cgroup(directory: str) -> None:
+    """Remove an empty control group."""
+    try:
+        if directory:
+            os.rmdir(directory)
+    except OSError:
+        pass
+
+
+def spawn(order: dict[str, Any], fifo: str, cgroup: str) -> int:
     """Start what `order` says with its output in the FIFO named `fifo`; its pid. Raises Refused."""
     changes_user = order.get("uid") is not None or order.get("gid") is not None
     try:
-        return _by_fork(order, fifo) if changes_user else _by_posix_spawn(order, fifo)
+        if changes_user:
+            return _by_fork(order, fifo, cgroup)
+        pid = _by_posix_spawn(order, fifo)
+        enter_cgroup(cgroup, pid)
+        return pid
     except OSError as error:
         raise Refused(f"cannot run {order['path']!r}: {error.strerror}") from None
 
@@ -129,7 +171,7 @@ def _set_limit(limit: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
-def _by_fork(order: dict[str, Any], fifo: str) -> int:
+def _by_fork(order: dict[str, Any], fifo: str, cgroup: str) -> int:
     """The way for another user: what fails between fork and exec comes back through a pipe that exec closes."""
     told, tell = os.pipe()
     try:
@@ -139,6 +181,7 @@ def _by_fork(order: dict[str, Any], fifo: str) -> int:
         os.close(tell)
         raise
     if not pid:
+        enter_cgroup(cgroup, 0)
         _become(order, fifo, tell)
     os.close(tell)
     with open(told, "rb") as pipe:

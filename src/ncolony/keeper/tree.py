@@ -8,7 +8,10 @@ leftovers of one instance costs the same with ten instances as with ten thousand
 from __future__ import annotations
 
 import os
+import select
 import signal
+
+import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +72,14 @@ def session(pid: int) -> int:
         return 0
 
 
+def parent(pid: int) -> int:
+    """The pid of a process's parent, 0 when it is gone."""
+    try:
+        return int(stat_fields(pid)[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def start_time(pid: int) -> int | None:
     """When the process started, in clock ticks since boot (proc(5), stat field 22), or None when it is gone."""
     try:
@@ -103,34 +114,59 @@ def everybody() -> dict[str, list[int]]:
     return found
 
 
+class Held:
+    """A process that is not our child: by a pidfd, or, where there are none, by its pid and start time."""
+
+    __slots__ = ("began", "pid", "pidfd")
+
+    def __init__(self, pid: int, pidfd: int = -1) -> None:
+        """Hold `pid`, by a pidfd that we have already or anew. Raises OSError: gone, or no descriptor is left."""
+        self.pid = pid
+        self.pidfd = kernel.pidfd_open(pid) if pidfd < 0 else pidfd
+        self.began = start_time(pid)
+        if self.pidfd < 0 and self.began is None:
+            raise ProcessLookupError(pid)
+
+    def is_dead(self) -> bool:
+        """Whether it has ended."""
+        if self.pidfd < 0:
+            return start_time(self.pid) != self.began or is_zombie(self.pid)
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def signal(self, number: int) -> None:
+        """Send a signal. Raises OSError, as for a process that is gone."""
+        if self.pidfd >= 0:
+            signal.pidfd_send_signal(self.pidfd, number)
+        elif not self.is_dead():
+            os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
 def send(
-    ours: Iterable[int], held: Iterable[int], others: Iterable[tuple[int, Proof]], number: int, wake: bool
+    ours: Iterable[int], held: Iterable[Held], others: Iterable[tuple[int, Proof]], number: int, wake: bool
 ) -> None:
     """Send one signal to a tree: parents first, but every descendant was proven before any of them can die.
 
-    `ours` are unreaped children, whose pids cannot be recycled; `held` are pidfds. Of `others`, each comes with a proof
-    that the pid is still who it was when it was listed, since it may be an innocent's by now.
+    `ours` are unreaped children, whose pids cannot be recycled. Of `others`, each comes with a proof that the pid is
+    still who it was when it was listed, since it may be an innocent's by now.
     """
-    proven = []
-    for pid, proof in others:
-        held_now = _hold_if(pid, proof)
-        if held_now is not None:
-            proven.append(held_now)
+    proven = [one for pid, proof in others if (one := _hold_if(pid, proof)) is not None]
     # SIGCONT follows, as in s6 and systemd: a stopped process cannot act on a polite signal.
     numbers = (number, signal.SIGCONT) if wake and number not in (signal.SIGKILL, signal.SIGCONT) else (number,)
     for each in numbers:
         for pid in ours:
             _quietly(os.kill, pid, each)
-        for pidfd in held:
-            _quietly(signal.pidfd_send_signal, pidfd, each)
-        for pid, pidfd in proven:
-            if pidfd < 0:
-                _quietly(os.kill, pid, each)
-            else:
-                _quietly(signal.pidfd_send_signal, pidfd, each)
-    for _, pidfd in proven:
-        if pidfd >= 0:
-            os.close(pidfd)
+        for one in [*held, *proven]:
+            _quietly(one.signal, each)
+    for one in proven:
+        one.close()
 
 
 def is_below(family: Container[int]) -> Proof:
@@ -138,27 +174,40 @@ def is_below(family: Container[int]) -> Proof:
     return lambda pid: int(stat_fields(pid)[1]) in family
 
 
-def is_marked(identity: str) -> Proof:
-    """The proof that a process carries the instance's identity."""
-    return lambda pid: owner(pid) == identity
-
-
-def _hold_if(pid: int, proof: Proof) -> tuple[int, int] | None:
-    """(pid, pidfd) of a process that stands the proof; pidfd -1 where there are none (not Linux)."""
+def _hold_if(pid: int, proof: Proof) -> Held | None:
+    """The process, held, when it stands the proof."""
     try:
-        pidfd = os.pidfd_open(pid)
-    except AttributeError:
-        pidfd = -1
+        held = Held(pid)
     except OSError:
         return None
     try:
         if proof(pid):
-            return pid, pidfd
+            return held
     except (OSError, IndexError, ValueError):
         pass
-    if pidfd >= 0:
-        os.close(pidfd)
+    held.close()
     return None
+
+
+def named(pid: int) -> str:
+    """The process as people are told of it: "pid 17 (sleep)", with its state where that explains why it stays."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
+            name = file.read(64).decode("utf-8", "backslashreplace").strip()
+        state = stat_fields(pid)[0].decode()
+    except (OSError, IndexError):
+        return f"pid {pid}"
+    more = {"D": ", in uninterruptible sleep", "T": ", stopped", "t": ", traced", "Z": ", a zombie"}.get(state, "")
+    return f"pid {pid} ({name}{more})"
+
+
+def in_cgroup(directory: str) -> list[int]:
+    """The processes of a control group, none when it is gone."""
+    try:
+        with open(f"{directory}/cgroup.procs", "rb", buffering=0) as file:
+            return [int(word) for word in file.read(1 << 20).split()]
+    except OSError:
+        return []
 
 
 def _quietly(call: Callable[..., object], *arguments: int) -> None:

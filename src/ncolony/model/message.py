@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-from .config import Problem
+from .config import Problem, signal_number
 
 
 class Restart(msgspec.Struct, frozen=True, tag="RESTART"):
@@ -39,15 +41,35 @@ class Scan(msgspec.Struct, frozen=True, tag="SCAN"):
     """Read the config directory now."""
 
 
-Message = Restart | RestartAll | RestartGroup | Stop | Start | Scan
-TYPES = tuple(str(kind.__struct_config__.tag) for kind in (Restart, RestartAll, RestartGroup, Stop, Start, Scan))
+class Signal(msgspec.Struct, frozen=True, tag="SIGNAL"):
+    """Send a signal to the process's own pid, or to everything that it started too."""
+
+    name: str
+    signal: str | int  # "HUP", "SIGHUP" or 1
+    scope: Literal["process", "tree"] = "process"
+
+
+class Upgrade(msgspec.Struct, frozen=True, tag="UPGRADE"):
+    """Put the installed version in the place of the running supervisor and keeper; processes notice nothing."""
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="SHUTDOWN"):
+    """Stop every process, then end supervisor and keeper."""
+
+
+Message = Restart | RestartAll | RestartGroup | Stop | Start | Signal | Scan | Upgrade | Shutdown
+TYPES = tuple(
+    str(kind.__struct_config__.tag)
+    for kind in (Restart, RestartAll, RestartGroup, Stop, Start, Signal, Scan, Upgrade, Shutdown)
+)
+_TOO_LONG_TO_SHOW = 60
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 def decode(name: str, data: bytes) -> Message | Problem:
     """The request in `data`, or the Problem with the message file `name`. Never raises."""
     try:
-        return _decoder.decode(data)
+        found = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         why = str(error).replace("`", "")
         return Problem(
@@ -57,13 +79,25 @@ def decode(name: str, data: bytes) -> Message | Problem:
             if why.startswith("JSON")
             else why[:1].lower() + why[1:],
         )
+    if isinstance(found, Signal) and signal_number(found.signal) is None:
+        shown = repr(found.signal)
+        shown = shown if len(shown) <= _TOO_LONG_TO_SHOW else shown[:_TOO_LONG_TO_SHOW] + "…"
+        return Problem(name, "signal", f"there is no signal {shown}")
+    return found
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What became of a message: written when it is accepted, rewritten when it is done or has failed."""
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a message: written when it is accepted, rewritten when it is done or has failed.
+
+    `goal` and `since` are for the supervisor that comes after one that died before it was done: what is to be seen, and
+    the newest instance of each process when it was asked for.
+    """
 
     accepted: bool
     state: str  # accepted, done or failed
-    why: str = ""
-    names: tuple[str, ...] = ()
-    generation: str = ""
+    # Always written, whatever they hold: readers look for them. Only what a factory makes is (but for `tuple` itself).
+    why: str = msgspec.field(default_factory=str)
+    names: tuple[str, ...] = msgspec.field(default_factory=lambda: ())
+    generation: str = msgspec.field(default_factory=str)
+    goal: str = ""
+    since: dict[str, int] = {}

@@ -6,13 +6,21 @@ import msgspec
 
 
 class LastExit(msgspec.Struct, frozen=True):
-    """How the last instance ended. `at` is wall-clock seconds, `lived` seconds; code and signal exclude each other."""
+    """How the last instance ended. `at` is wall-clock seconds, `lived` seconds; code and signal exclude each other.
+
+    `cpu` is seconds of user and system time, `rss_kb` the peak resident memory in KiB; None where nobody could tell.
+    `core` says that it left a core dump, `oom` that the kernel killed it because memory ran out.
+    """
 
     code: int | None
     signal: str | None
     at: float
     lived: float
     text: str
+    core: bool = False
+    oom: bool = False
+    cpu: float | None = None
+    rss_kb: int | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +43,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     digest: str
     last_exit: LastExit | None
+    holding: tuple[str, ...] = ()  # what a stop still waits for, such as "pid 123 (sleep)"
 
 
 _decoder = msgspec.json.Decoder(Status)

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Container
 from typing import Any
 
 from twisted.logger import Logger
 
+from ..keeper.kernel import reach
+from .own_log import OwnLog, lines_of
+
 _log = Logger(namespace="ncolony")
-# A longer line is cut into pieces of this size, each marked.
-LONGEST_LINE = 1 << 16
 # What is read in one turn of the reactor, so that a flood leaves room for messages and restarts.
 _BYTES_PER_TURN = 1 << 16
 _OPEN_AT_MOST = 64
-# Shown escaped: everything below space but the tab, DEL, and the C1 controls that terminals act on.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-
-
-def escaped(line: str) -> str:
-    """The line as it can be shown: control characters as \\x1b and the like."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
-
-
-def _whole_characters(piece: bytes) -> bytes:
-    """The piece without the beginning of a UTF-8 character at its end."""
-    for back in range(1, 4):
-        first = piece[-back]
-        if first >= 0xC0:
-            length = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
-            return piece if length <= back else piece[:-back]
-    return piece
 
 
 class _Reader:
@@ -58,11 +41,12 @@ class Follower:
         reactor: Any,
         logs: str,
         commits: str,
+        own_log: OwnLog,
         say: Callable[[str, bytes, bool], None],
         done: Callable[[str, int], None],
     ) -> None:
         self._reactor, self._logs, self._commits = reactor, logs, commits
-        self._say, self._done = say, done
+        self._own_log, self._say, self._done = own_log, say, done
         self._readers: dict[str, _Reader] = {}
         self._queue: deque[str] = deque()
         self._opened: deque[str] = deque()
@@ -80,6 +64,18 @@ class Follower:
                 committed, end = self._committed(name), self._end(name)
                 if committed is not None and committed < end:
                     self.output(name, committed, end, last=name not in alive)
+
+    def finish(self) -> None:
+        """Take note of what a supervisor that was killed had said of its last piece without having noted that."""
+        piece = self._own_log.unfinished()
+        if piece is None or self._committed(piece.name) != piece.start:
+            return
+        reader = _Reader(piece.start)
+        reader.end = piece.end
+        data = self._read(piece.name, reader)
+        self._close(reader)
+        if len(data) == piece.end - piece.start:
+            self._write_commit(piece.name, piece.start + self._own_log.said(piece, data))
 
     def _end(self, name: str) -> int:
         """Where a log ends, by its files."""
@@ -170,18 +166,14 @@ class Follower:
         finished = bool(reader.cuts) and reader.cuts[0] <= reader.offset + len(data)
         if finished:
             data = data[: reader.cuts.popleft() - reader.offset]
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            self._say(name, line, True)
-        said = len(data) - len(rest)
-        if finished and rest:
-            self._say(name, rest, True)
-            said = len(data)
-        elif len(rest) >= LONGEST_LINE:
-            piece = _whole_characters(rest)
-            self._say(name, piece, False)
-            said += len(piece)
-        reader.offset += said
+        lines, taken = lines_of(data, finished)
+        if lines:
+            self._own_log.about_to_say(name, reader.offset, reader.offset + taken, not lines[-1][1])
+            reach("forward.noted")
+        for line, whole in lines:
+            self._say(name, line, whole)
+            reach("forward.said")
+        reader.offset += taken
         return len(data)
 
     def _read(self, name: str, reader: _Reader) -> bytes:
@@ -271,6 +263,7 @@ class Follower:
         """On disk first: should we die now, the next supervisor goes on here. Then the keeper may tell of more."""
         if moved:
             self._write_commit(name, offset)
+            reach("forward.committed")
         self._done(name, offset)
 
     def _write_commit(self, name: str, offset: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,14 +17,20 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..keeper.kernel import PASSED_ON, reach
 from ..keeper.wire import PROTOCOL, Unpacker, pack
 
 _log = Logger(namespace="ncolony")
 _KEEPER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "keeper")
+_COMMAND = [sys.executable, "-I", "-S", "-X", "utf8", _KEEPER]
 # Orders go out in pieces of this size at the latest, so that the keeper starts while we still read.
 _SEND_AT = 1 << 14
 # A keeper that does not come up is started again this much later, doubling to the second number.
 _RETRY_S = (0.05, 5.0)
+# In which version of the protocol an order appeared: an older keeper is not given it.
+_SINCE = {"tree": 2, "upgrade": 2}
+# How long a keeper of our version may take to show that it can be run.
+_TRIAL_S = 20.0
 Message = dict[str, Any]
 
 
@@ -33,17 +41,30 @@ class Hands:
     `report(message)` is called for everything the keeper says; `{"is": "lost"}` stands for its death.
     """
 
-    def __init__(self, reactor: Any, state: str, logs: str, budget: int, report: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        state: str,
+        logs: str,
+        budget: int,
+        report: Callable[[Message], None],
+        fifos: dict[str, int] | None = None,
+    ) -> None:
         self._reactor, self._state, self._logs, self._budget = reactor, state, logs, budget
         self._report = report
         self._peer: socket.socket | None = None
         self._unpacker, self._out = Unpacker(), bytearray()
         self._retry = _RETRY_S[0]
-        self._fifos: dict[str, int] = {}
+        self.fifos: dict[str, int] = fifos or {}  # identity -> its pipe, held so that nothing in it is ever lost
         self.welcome_sent: Callable[[], Message] = dict
         self.pid: int | None = None
         self.leaving = False
         self.agreed = False  # the keeper has said what it holds: before that, nothing new may be started
+        self.protocol = PROTOCOL  # the keeper's
+        self.problem = ""
+        self._code = _code()
+        self._upgrading = False
+        self._tried: int | None = None  # the pid of a keeper that was asked to make room for our version
 
     # being connected
 
@@ -53,6 +74,7 @@ class Hands:
         peer.setblocking(False)
         self._peer, self._unpacker, self._out = peer, Unpacker(), bytearray()
         self._reactor.addReader(self)
+        self.protocol = PROTOCOL
         self.order({"do": "hello", "protocol": PROTOCOL, **self.welcome_sent()})
         self.flush()
 
@@ -75,13 +97,13 @@ class Hands:
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
-        arguments = [sys.executable, "-I", "-S", "-X", "utf8", _KEEPER, self._state, self._logs, str(self._budget), "3"]
+        arguments = [*_COMMAND, self._state, self._logs, str(self._budget), self._code, "peer=3"]
         log = f"{self._state}/keeper.log"
         with theirs:
             self.pid = os.posix_spawn(
                 sys.executable,
                 arguments,
-                {},
+                PASSED_ON,
                 file_actions=[
                     # Out of the way first: the numbers below may be in use by `theirs` itself.
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
@@ -102,6 +124,10 @@ class Hands:
         self._peer.close()
         self._peer = None
         self.agreed = False
+        if self._upgrading:
+            self._reactor.callLater(0, self._again)
+            self._upgrading = False
+            return
         self._report({"is": "lost"})
         if not self.leaving:
             self._reactor.callLater(self._retry, self._again)
@@ -123,7 +149,7 @@ class Hands:
 
     def order(self, message: Message) -> None:
         """Send an order; without a keeper it is dropped, since the next one is told everything anew."""
-        if self._peer is not None:
+        if self._peer is not None and self.protocol >= _SINCE.get(message["do"], 1):
             self._out += pack(message)
             if len(self._out) > _SEND_AT:
                 self.flush()
@@ -148,9 +174,11 @@ class Hands:
         :raises OSError: when the FIFO cannot be made.
         """
         path = f"{self._state}/fifo/{identity}"
+        reach("spawn.named")
         os.mkfifo(path, 0o600)
+        reach("spawn.fifo")
         try:
-            fifo = self._fifos[identity] = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+            fifo = self.fifos[identity] = os.open(path, os.O_RDWR | os.O_NONBLOCK)
             if order["uid"] is not None or order["gid"] is not None:
                 # So that the program can open its /dev/stdout again as the user it becomes.
                 os.fchown(fifo, -1 if order["uid"] is None else order["uid"], order["gid"])
@@ -159,21 +187,22 @@ class Hands:
             os.unlink(path)
             raise
         self.order({"do": "start", "id": identity, **order})
+        reach("spawn.ordered")
 
     def hold(self, identity: str) -> None:
         """Hold the FIFO of an instance that an earlier supervisor started."""
-        if identity not in self._fifos:
+        if identity not in self.fifos:
             with contextlib.suppress(OSError):
-                self._fifos[identity] = os.open(f"{self._state}/fifo/{identity}", os.O_RDWR | os.O_NONBLOCK)
+                self.fifos[identity] = os.open(f"{self._state}/fifo/{identity}", os.O_RDWR | os.O_NONBLOCK)
 
     def release(self, identity: str) -> None:
         """The instance is over: its FIFO is not needed any more."""
-        if (fifo := self._fifos.pop(identity, None)) is not None:
+        if (fifo := self.fifos.pop(identity, None)) is not None:
             os.close(fifo)
 
     def sweep(self, present: set[str]) -> None:
         """Remove what is left of instances that the keeper does not hold: those whose order never reached it."""
-        for identity in self._fifos.keys() - present:
+        for identity in self.fifos.keys() - present:
             self.release(identity)
         for directory in ("fifo", "config"):
             for identity in set(os.listdir(f"{self._state}/{directory}")) - present:
@@ -186,8 +215,32 @@ class Hands:
 
     def forget(self, identity: str) -> None:
         """We have taken note of the exit."""
-        self.release(identity)
+        reach("forget.before")
         self.order({"do": "forget", "id": identity})
+
+    def replace_keeper(self, welcome: Message) -> bool:
+        """Have the keeper replaced by ours when it is of another version; True when that is under way.
+
+        What keeps it from being done is in `problem`.
+        """
+        self.protocol, self.pid, self.problem = welcome["protocol"], welcome["pid"], ""
+        if abs(self.protocol - PROTOCOL) > 1:
+            self.problem = f"the keeper (pid {self.pid}) speaks protocol {self.protocol}, we speak {PROTOCOL}"
+        elif self.protocol < _SINCE["upgrade"] and self._code != welcome.get("code"):
+            self.problem = f"the keeper (pid {self.pid}) is of an older version, which cannot be upgraded in place"
+        elif welcome.get("code") != self._code and self._tried != self.pid:
+            self._tried = self.pid
+            try:
+                # It is known to run before the present one gives up its place.
+                subprocess.run([*_COMMAND, "check"], check=True, capture_output=True, timeout=_TRIAL_S, env=PASSED_ON)
+            except (OSError, subprocess.SubprocessError) as error:
+                self.problem = f"cannot upgrade the keeper: {error}"
+                return False
+            _log.info("the keeper is of another version: having it replaced")
+            self.order({"do": "upgrade", "command": _COMMAND, "code": self._code})
+            self.flush()
+            return True
+        return False
 
     def leave(self) -> None:
         """Ask the empty keeper to end."""
@@ -211,7 +264,10 @@ class Hands:
             return
         self._retry = _RETRY_S[0]
         for message in messages:
-            self._report(message)
+            if message["is"] == "upgrading":
+                self._upgrading = True
+            else:
+                self._report(message)
 
     def doWrite(self) -> None:
         self.flush()
@@ -225,6 +281,17 @@ class Hands:
 
     def logPrefix(self) -> str:
         return "keeper"
+
+
+def _code() -> str:
+    """What tells this version of the keeper from another: its sources and the Python that runs it."""
+    digest = hashlib.blake2b(sys.version.encode(), digest_size=8)
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(_KEEPER)):
+            if name.endswith(".py"):
+                with open(f"{_KEEPER}/{name}", "rb") as file:
+                    digest.update(name.encode() + b"\0" + file.read())
+    return digest.hexdigest()
 
 
 class Identities:

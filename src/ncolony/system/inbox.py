@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from ..decide.answer import Goal, Verdict, verdict
 from ..decide.lifecycle import Process
+from ..keeper.kernel import reach
 from ..model.config import Problem
 from ..model.message import Answer, Message, decode
 from ..model.names import is_ignored, printable
@@ -66,7 +67,9 @@ class Inbox:
         self._odd.pop(name, None)
         if self._stuck.get(name) == (entry.mtime_ns, entry.data):
             return
+        reach("message.read")
         self._act(name, message)
+        reach("message.acted")
         if not self._remove(name):
             self._stuck[name] = (entry.mtime_ns, entry.data)
 
@@ -76,7 +79,9 @@ class Inbox:
         try:
             with open(path, "rb") as file:
                 answer = msgspec.json.decode(file.read(), type=Answer)
-            return os.stat(path).st_mtime_ns >= entry.mtime_ns and answer.state != "accepted"
+            # One that was accepted is carried on with: see Requests.resume.
+            over = answer.state != "accepted" or bool(answer.goal)
+            return os.stat(path).st_mtime_ns >= entry.mtime_ns and over
         except (OSError, msgspec.DecodeError):
             return False
 
@@ -143,8 +148,9 @@ class Inbox:
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self._answers}/{name}")
 
-    def expire_earlier(self) -> None:
-        """Remove what an earlier supervisor answered more than an hour ago; the rest in an hour."""
+    def earlier(self) -> list[tuple[str, Answer]]:
+        """What an earlier supervisor had accepted and not finished; answers older than an hour are removed."""
+        unfinished = []
         with contextlib.suppress(OSError), os.scandir(self._answers) as listing:
             for found in listing:
                 if time.time() - found.stat().st_mtime > _ANSWERS_KEPT_S:
@@ -154,8 +160,8 @@ class Inbox:
                 with open(found.path, "rb") as file, contextlib.suppress(msgspec.DecodeError):
                     answer = msgspec.json.decode(file.read(), type=Answer)
                     if answer.state == "accepted":
-                        why = "the supervisor was replaced before it was done; the status says what became of it"
-                        self.answer(found.name, msgspec.structs.replace(answer, state="failed", why=why))
+                        unfinished.append((found.name, answer))
+        return unfinished
 
 
 class _Request:
@@ -183,6 +189,13 @@ class Requests:
             self._by_name.setdefault(name, []).append(request)
         self._answer(request)
 
+    def resume(self, message: str, answer: Answer) -> None:
+        """Carry on with what an earlier supervisor accepted."""
+        request = _Request(message, Goal(answer.goal), dict(answer.since), answer.generation)
+        request.names = answer.names
+        for name in answer.since:
+            self._by_name.setdefault(name, []).append(request)
+
     def judge(self, name: str, process: Process | None) -> None:
         """See which requests about the process are settled, and answer them; its status is written first."""
         for request in list(self._by_name.get(name, ())):
@@ -202,10 +215,10 @@ class Requests:
     def _answer(self, request: _Request) -> None:
         state = "accepted" if request.remaining else "failed" if request.failed else "done"
         why = "; ".join(request.failed)
-        self._write(
-            request.message,
-            Answer(accepted=True, state=state, why=why, names=request.names, generation=request.generation),
-        )
+        answer = Answer(accepted=True, state=state, why=why, names=request.names, generation=request.generation)
+        if request.remaining:
+            answer = msgspec.structs.replace(answer, goal=request.goal.value, since=dict(request.remaining))
+        self._write(request.message, answer)
 
 
 def _why_failed(goal: Goal, process: Process | None) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
+
+from ..keeper import kernel
 
 try:
     from inotify_simple import INotify, flags
@@ -29,7 +30,7 @@ class Watcher:
         self._inotify = None
         self._by_watch: dict[int, str] = {}
         self._armed: dict[str, int] = {}
-        if INotify is not None and not os.environ.get("NCOLONY_WITHOUT_INOTIFY"):
+        if INotify is not None and kernel.has("inotify"):
             try:
                 self._inotify = INotify(nonblocking=True)
             except OSError as error:

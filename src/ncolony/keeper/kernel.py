@@ -1,0 +1,88 @@
+"""What the kernel offers beyond POSIX, each with what is done where it is missing; and the tests' way to do without.
+
+`NCOLONY_WITHOUT`, words from `ABILITIES`, makes us do as if the kernel did not have them. `NCOLONY_KILL_AT` names a
+directory: where the code says `reach("x")` and there is a file `x`, it is renamed (so it works once) and every process
+whose pid it holds is killed, ourselves last; an empty file means ourselves. Nothing else reads these two.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import struct
+import sys
+
+ABILITIES = ("pidfd", "exit-status", "subreaper", "cgroup", "inotify")
+_KILL_AT = os.environ.get("NCOLONY_KILL_AT")
+# For the keeper, which inherits nothing else of its supervisor's environment.
+PASSED_ON = {name: os.environ[name] for name in ("NCOLONY_WITHOUT", "NCOLONY_KILL_AT") if name in os.environ}
+
+_PR_SET_CHILD_SUBREAPER = 36
+# PIDFD_GET_INFO (Linux 6.13; exit status since 6.15): _IOWR(0xFF, 11, struct pidfd_info), and its bits.
+_GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
+_ASK = 1 | 2 | 4 | 8
+_EXIT = 8
+
+
+def has(ability: str) -> bool:
+    """Whether to try it at all."""
+    return ability not in os.environ.get("NCOLONY_WITHOUT", "").split()
+
+
+def reach(point: str) -> None:
+    """A place where tests may have us killed."""
+    if _KILL_AT:
+        _kill_at(f"{_KILL_AT}/{point}")
+
+
+def _kill_at(path: str) -> None:
+    try:
+        os.rename(path, f"{path}.reached")
+        with open(f"{path}.reached") as file:
+            pids = [int(word) for word in file.read().split()] or [os.getpid()]
+    except FileNotFoundError:
+        return
+    for pid in sorted(pids, key=lambda pid: pid == os.getpid()):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def become_subreaper() -> bool:
+    """Become the parent of descendants that lose theirs, instead of PID 1 (prctl(2), Linux 3.4); False where not."""
+    if not has("subreaper") or sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor that stands for the process (Linux 5.3), or -1 where there are none.
+
+    Raises ProcessLookupError when there is no such process, OSError when descriptors are used up.
+    """
+    if not has("pidfd") or not hasattr(os, "pidfd_open"):
+        return -1
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return -1
+        raise
+
+
+def exit_status(pidfd: int) -> int | None:
+    """The wait status of a process that its parent has reaped, or None when it is not known (yet, or here)."""
+    if not has("exit-status"):
+        return None
+    info = bytearray(64)
+    struct.pack_into("Q", info, 0, _ASK)
+    try:
+        fcntl.ioctl(pidfd, _GET_INFO, info)
+    except OSError:
+        return None
+    mask, _cgroup, *rest = struct.unpack("QQ11Ii", info)
+    return int(rest[11]) if mask & _EXIT else None

@@ -1,0 +1,102 @@
+"""Processes that the kernel gives us: the keeper when it dies, and then whatever it held, until there is another."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Container
+from typing import Any
+
+# Ends that nobody has asked about yet; as PID 1 we also get those of strangers.
+_REMEMBERED = 4096
+# From the intent to start something until the kernel counts its start: clock ticks of 10 ms, and a loaded machine.
+_TICK_S, _START_S = 0.02, 5.0
+
+
+class Orphans:
+    """Reaps them, and remembers how they ended: while there is no keeper, nobody else knows."""
+
+    def __init__(self) -> None:
+        self._ends: dict[tuple[int, int], dict[str, Any]] = {}
+        self._leaders: set[tuple[int, int]] = set()
+        self._expected: dict[int, Callable[[int], None]] = {}
+
+    def expect(self, pid: int, call: Callable[[int], None]) -> None:
+        """Have `call(wait status)` called at the end of a child of ours."""
+        self._expected[pid] = call
+
+    def reap(self) -> None:
+        """Reap whatever has ended."""
+        while True:
+            try:
+                peek = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if peek is None:
+                return
+            pid = peek.si_pid
+            key, leads = (pid, _start_time(pid)), _leads_session(pid)
+            _, status, usage = os.wait4(pid, 0)
+            if (call := self._expected.pop(pid, None)) is not None:
+                call(status)
+                continue
+            self._ends[key] = {
+                **_in_words(status),
+                "cpu": round(usage.ru_utime + usage.ru_stime, 3),
+                "rss_kb": usage.ru_maxrss,
+            }
+            if leads:
+                self._leaders.add(key)
+            if len(self._ends) > _REMEMBERED:
+                oldest = next(iter(self._ends))
+                del self._ends[oldest]
+                self._leaders.discard(oldest)
+
+    def end_of(self, pid: int, began: int) -> dict[str, Any] | None:
+        """How the process ended that has, or had, this pid and start time (proc(5)); told once."""
+        self._leaders.discard((pid, began))
+        return self._ends.pop((pid, began), None)
+
+    def end_of_unrecorded(self, intended: float, known: Container[int]) -> tuple[int, dict[str, Any]] | None:
+        """Pid and end of the instance that was meant to be started at `intended` (monotonic) and that nobody saw.
+
+        The keeper was killed between starting it and writing down its pid. None unless exactly one process can be it.
+        """
+        tick = os.sysconf("SC_CLK_TCK")
+        fit = [
+            key for key in self._leaders
+            if key[0] not in known and -_TICK_S <= key[1] / tick - intended <= _START_S
+        ]  # fmt: skip
+        if len(fit) != 1:
+            return None
+        end = self.end_of(*fit[0])
+        return None if end is None else (fit[0][0], end)
+
+
+def _in_words(status: int) -> dict[str, Any]:
+    if os.WIFEXITED(status):
+        return {"code": os.WEXITSTATUS(status)}
+    return {"signal": os.WTERMSIG(status), "core": os.WCOREDUMP(status)}
+
+
+def _start_time(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read(4096).rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _leads_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except OSError:
+        return False
+
+
+def kill(pid: int) -> None:
+    """End a child of ours that has not been reaped yet."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,183 @@
+"""Our own log, when it is a file: a piece of forwarded output is in it once, whenever we are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from typing import IO, Any
+
+import msgspec
+from twisted.logger import Logger, globalLogPublisher
+
+_output = Logger(namespace="ncolony.output")
+# A longer line is cut into pieces of this size, each marked.
+LONGEST_LINE = 1 << 16
+# Shown escaped: everything below space but the tab, DEL, and the C1 controls that terminals act on.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# More than a piece can become in the log: every byte escaped, and 300 bytes around each line.
+_LONGEST_TAIL = 64 << 20
+
+
+def escaped(line: str) -> str:
+    """The line as it can be shown: control characters as \\x1b and the like."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
+
+
+def say(name: str, line: bytes, whole: bool) -> None:
+    """Log one line of a process's output; a piece of a longer one when it is not `whole`."""
+    text = line.decode("utf-8", "backslashreplace")
+    shown = escaped(text)
+    more = {} if whole else {"partial": True}
+    if shown == text:
+        _output.info("[{tag}] {line}" if whole else "[{tag}] {line} …", tag=name, line=text, **more)
+    else:
+        template = "[{tag}] {shown}" if whole else "[{tag}] {shown} …"
+        _output.info(template, tag=name, line=text, shown=shown, **more)
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """What is about to be said: bytes `start` to `end` of a process's log, and where our own log ended before.
+
+    `partial`: its last line goes on beyond it.
+    """
+
+    name: str
+    start: int
+    end: int
+    partial: bool
+    device: int
+    inode: int
+    size: int
+
+
+def lines_of(data: bytes, finished: bool) -> tuple[list[tuple[bytes, bool]], int]:
+    """The lines to say of the next bytes of a log, each with whether it is whole, and how many bytes they take.
+
+    `finished`: nothing is added to the last line any more.
+    """
+    *whole, rest = data.split(b"\n")
+    lines = [(line, True) for line in whole]
+    taken = len(data) - len(rest)
+    if finished and rest:
+        lines.append((rest, True))
+        taken = len(data)
+    elif len(rest) >= LONGEST_LINE:
+        part = _whole_characters(rest)
+        lines.append((part, False))
+        taken += len(part)
+    return lines, taken
+
+
+def _whole_characters(piece: bytes) -> bytes:
+    """The piece without the beginning of a UTF-8 character at its end."""
+    for back in range(1, 4):
+        first = piece[-back]
+        if first >= 0xC0:
+            length = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+            return piece if length <= back else piece[:-back]
+    return piece
+
+
+class OwnLog:
+    """Notes each piece before it is said, so that whoever comes after a SIGKILL knows how much of it was.
+
+    Where our log is no regular file (a terminal, a pipe), nothing is noted, and a piece may then be said twice.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path, self._note = path, -1
+        self._file = _file_of_the_log()
+
+    def about_to_say(self, name: str, start: int, end: int, partial: bool) -> None:
+        """Note a piece. A disk that is full makes it like a log that is no file."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            found = os.fstat(self._file.fileno())
+            piece = Piece(name, start, end, partial, found.st_dev, found.st_ino, found.st_size)
+            if self._note < 0:
+                self._note = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # One write over the former: shorter notes are padded, so that nothing of it is left.
+            os.pwrite(self._note, msgspec.json.encode(piece).ljust(1024) + b"\n", 0)
+
+    def unfinished(self) -> Piece | None:
+        """The piece that was noted last, perhaps by a supervisor that was killed while it said it."""
+        try:
+            with open(self._path, "rb") as file:
+                return msgspec.json.decode(file.read(), type=Piece)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def said(self, piece: Piece, data: bytes) -> int:
+        """How many bytes of `data`, which is what `piece` stands for, are in our log already.
+
+        A record that was torn at the log's end is cut off.
+        """
+        *whole, rest = data.split(b"\n")
+        lines = [(line, True) for line in whole]
+        if rest:
+            lines.append((rest, not piece.partial))
+        count = 0
+        for record in self._records_since(piece):
+            if count < len(lines) and self._is(record, piece.name, *lines[count]):
+                count += 1
+        return len(data) if count == len(lines) else sum(len(line) + 1 for line, _ in lines[:count])
+
+    def _records_since(self, piece: Piece) -> Iterator[bytes]:
+        if self._file is None:
+            return
+        ours = f"/proc/self/fd/{self._file.fileno()}"
+        try:
+            current = os.readlink(ours)
+            with os.scandir(os.path.dirname(current)) as listing:
+                # Moved aside meanwhile, it has another name, most likely in the same directory.
+                others = [found.path for found in listing if found.inode() == piece.inode]
+        except OSError:
+            return
+        for path in [current, *others]:
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                found = os.fstat(file.fileno())
+                if (found.st_dev, found.st_ino) != (piece.device, piece.inode):
+                    continue
+                tail = os.pread(file.fileno(), _LONGEST_TAIL, piece.size)
+                *records, torn = tail.split(b"\n")
+                if torn:
+                    os.truncate(path, piece.size + len(tail) - len(torn))
+                yield from records
+                return
+
+    def _is(self, record: bytes, name: str, line: bytes, whole: bool) -> bool:
+        """Whether the record is the event of this line, in either of Twisted's two formats."""
+        text = line.decode("utf-8", "backslashreplace")
+        if record.startswith(b"\x1e"):
+            try:
+                event = json.loads(record[1:])
+            except ValueError:
+                return False
+            return (event.get("tag"), event.get("line"), not event.get("partial")) == (name, text, whole)
+        assert self._file is not None
+        shown = f"] [{name}] {escaped(text)}" + ("" if whole else " …")
+        encoding, errors = getattr(self._file, "encoding", None), getattr(self._file, "errors", None)
+        with contextlib.suppress(UnicodeEncodeError):
+            return record.endswith(shown.encode(encoding or "utf-8", errors or "strict"))
+        return False
+
+
+def _file_of_the_log() -> IO[Any] | None:
+    """The file that Twisted writes our log to, None when it is a terminal, a pipe, or not to be found.
+
+    Twisted keeps its observers to itself; should these names change, the log is treated like a pipe.
+    """
+    for observer in getattr(globalLogPublisher, "_observers", ()):
+        writer = getattr(observer, "_observer", observer)  # behind the filter for the log level
+        file = getattr(writer, "_outFile", None)
+        try:
+            if file is not None and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file  # type: ignore[no-any-return]
+        except (OSError, ValueError):
+            continue
+    return None
