@@ -645,8 +645,11 @@ class Supervisor(Service):
     def _begin_to_act(self, held: list[dict[str, Any]]) -> None:
         """It is known what runs: make it agree with what should, and carry on with what was asked for."""
         self._follower.catch_up({one["name"] for one in held if not one["empty"]})
+        # The files first: what was removed meanwhile is not started again because its instance has ended.
+        told, self._events = self._events, deque()
         if not self._quitting:
             self._apply_all()
+        self._events += told
         with contextlib.suppress(OSError):
             self._history.prune(self._known)
         for name in [name for name in self._earlier if name not in self._known]:
@@ -733,14 +736,18 @@ class Supervisor(Service):
     def _adopt(self, name: str, known: Known, one: dict[str, Any]) -> None:
         generation, digest, policy = one["memo"]
         policy = msgspec.convert(policy, Policy)
-        found = self._applied_from(known.definition)
-        known.applied = Applied(generation, digest, found.policy if found and found.digest == digest else policy, True)
-        known.identity = one["id"]
         memory = None
         if (status := self._earlier.pop(name, None)) is not None:
             known.last_exit, memory = status.last_exit, _memory(status)
+            if status.instance == one["number"] and status.generation:
+                # What was applied last: the instance may be on its way out because of it.
+                generation, digest = status.generation, status.digest
+        found = self._applied_from(known.definition)
+        if found is None or found.digest != digest:
+            found = Applied(generation, digest, policy, True)
+        known.applied, known.identity = found, one["id"]
         now = self._reactor.seconds()
-        known.process, again = adopted(name, one["number"], one["alive"], known.applied.policy, memory, now)
+        known.process, again = adopted(name, one["number"], one["alive"], found, memory, now)
         self._events += [(name, event) for event in again]
         self._live += 1
         self._pending.add(name)

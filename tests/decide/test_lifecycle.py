@@ -532,6 +532,10 @@ class Machine(RuleBasedStateMachine):
     def lose_keeper(self, record: bool) -> None:
         self.world.lose_keeper(record=record)
 
+    @rule()
+    def lose_supervisor(self) -> None:
+        self.world.lose_supervisor()
+
     @precondition(alive)
     @rule(how=deaths, others=st.integers(0, 2))
     def die(self, how: Exit, others: int) -> None:

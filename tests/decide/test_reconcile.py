@@ -154,7 +154,7 @@ def test_adopted(
 ) -> None:
     """What a keeper holds goes on, and a stop that an earlier supervisor began goes on too."""
     left = None if memory is None else Memory(memory[0], "g", memory[1], memory[2], "", 0.0, None, 7)
-    process, events = adopted("web", 3, alive, POLICY, left, 10.0)
+    process, events = adopted("web", 3, alive, BASE, left, 10.0)
     assert (process.state, process.wanted, process.number, process.alive) == (state, wanted, 3, True)
     assert process.restarts == (7 if memory else 0)
     assert events == again

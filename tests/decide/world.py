@@ -36,6 +36,7 @@ from ncolony.decide.lifecycle import (
     Tick,
     Wanted,
 )
+from ncolony.decide.reconcile import Applied, Memory, adopted, remembered
 from ncolony.decide.restart import Action, Exit, Policy, decide
 
 TERM, KILL = 15, 9
@@ -101,6 +102,7 @@ class World:
         self.sent = 0  # steps of this stop so far
         self.earliest_kill = 0.0
         self.killed = False
+        self.recovering = False  # a new supervisor is still putting things together
         self.cells: Counter[tuple[State, type]] = Counter()
 
     # What the supervisor does
@@ -150,8 +152,10 @@ class World:
 
     def _check(self, before: Process, event: Event, after: Process, effects: tuple[Effect, ...]) -> None:
         """What holds after every step."""
-        self.ask((after.deadline is not None) == (after.state in TIMED), "deadlines are of BACKOFF and STOPPING", after)
-        self.ask(after.wanted is self.wish, "what is wanted is what was asked for last", self.wish, event, after)
+        if not self.recovering:
+            timed = after.state in TIMED
+            self.ask((after.deadline is not None) == timed, "deadlines are of BACKOFF and STOPPING", after)
+            self.ask(after.wanted is self.wish, "what is wanted is what was asked for last", self.wish, event, after)
         self.ask(after.state not in (*ALIVE, State.STOPPING) or after.number not in self.over, OVER, after)
         if isinstance(event, Tick) and (before.deadline is None or self.now < before.deadline):
             self.ask((after, effects) == (before, ()), "an early tick changes nothing", before, after)
@@ -314,6 +318,42 @@ class World:
         self.reports.append(event)
         self.reports.append(Resumed(self.number))
 
+    def lose_supervisor(self) -> None:
+        """Another supervisor comes, knowing the files, what the former one wrote down, and what the keeper holds."""
+        process, newest = self.process, self.newest
+        self.orders.clear()
+        self.reports.clear()
+        if process is None:
+            return
+        wait = max(0.0, process.deadline - self.now) if process.deadline is not None else 0.0
+        memory = Memory(
+            process.state, "g", process.wanted, process.number, process.reason, wait, process.last, process.restarts
+        )
+        found = Applied("g", "d", process.policy, process.enabled)
+        events: list[Event] = []
+        if newest is not None and self.number not in self.over:
+            self.process, again = adopted("web", self.number, newest.alive, found, memory, self.now)
+            how = newest.died or Exit()
+            told = Started(self.number) if newest.alive else Ended(self.number, how, newest.empty, 0.5)
+            events = [*again, told, Resumed(self.number)]
+            if self.wish is Wanted.GONE:
+                events.insert(0, Removed())
+        else:
+            self.over.add(self.number)
+            if self.wish is Wanted.GONE:
+                self.process = None
+                return
+            self.process = remembered("web", found, memory, self.now)
+            if self.process is None:
+                self.process = Process(name="web", policy=found.policy, number=process.number, since=self.now)
+                events = [Configured(found.policy, found.enabled, relaunch=True)]
+        self.due, self.sent, self.earliest_kill, self.killed = self.process.delay, 0, self.now, False
+        wish = self.wish
+        for event in events:
+            self.recovering = event is not events[-1]
+            self.feed(event)
+        self.ask(self.wish is wish, "what was asked for survives the supervisor", wish, self.wish, self.process)
+
     def wait(self, seconds: float) -> None:
         """Time passes, and the supervisor hears of it."""
         self.now += seconds
@@ -376,6 +416,7 @@ BY_ITSELF: dict[Move, int] = {
     lambda world, chance: world.tell_again(int(chance.expovariate(0.5))): 4,
     lambda world, chance: world.tell_nonsense(chance.randrange(12)): 2,
     lambda world, chance: world.lose_keeper(record=chance.random() < 0.5): 1,
+    lambda world, chance: world.lose_supervisor(): 1,
     lambda world, chance: world.wait(chance.choice([0.0, 0.1, 1.0, 1.0, 5.0, 40.0])): 10,
     _die: 10,
     _leftovers_end: 2,

@@ -76,7 +76,7 @@ def remembered(name: str, found: Applied, memory: Memory | None, now: float) -> 
 
 
 def adopted(
-    name: str, number: int, alive: bool, policy: Policy, memory: Memory | None, now: float
+    name: str, number: int, alive: bool, found: Applied, memory: Memory | None, now: float
 ) -> tuple[Process, tuple[Event, ...]]:
     """The process whose instance a keeper holds, as an earlier supervisor left it, and what has to be asked again.
 
@@ -93,7 +93,14 @@ def adopted(
     elif stopping:
         again = (Restart(),)
     process = Process(
-        name=name, policy=policy, wanted=Wanted.DOWN if down else Wanted.UP, state=state, number=number, since=now,
-        alive=True, restarts=memory.restarts if memory is not None else 0,
-    )  # fmt: skip
+        name=name,
+        policy=found.policy,
+        enabled=found.enabled,
+        wanted=Wanted.DOWN if down else Wanted.UP,
+        state=state,
+        number=number,
+        since=now,
+        alive=True,
+        restarts=memory.restarts if memory is not None else 0,
+    )
     return process, again
