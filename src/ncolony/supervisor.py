@@ -111,7 +111,7 @@ class Supervisor(Service):
         self._identities = Identities()
         self._adopted = self._quitting = False
         self._stopped: list[Deferred[None]] = []
-        self._problems: list[str] = []
+        self._problems: dict[str, str] = {}  # what is wrong with our surroundings, by what is concerned
         self._lock = -1
         self._failed = False
         self._earlier: dict[str, Status] = {}
@@ -121,7 +121,7 @@ class Supervisor(Service):
         self._pending: set[str] = set()  # names whose file was read and not applied yet
         self._were_up: set[str] = set()  # names that run again when a supervisor starts after a clean end
         self._orphans = Orphans()
-        self._exits: deque[tuple[str, Record]] = deque()  # to be recorded
+        self._exits: deque[tuple[str, Record, int]] = deque()  # to be recorded, with where their output begins
         self._over: list[str] = []  # identities that the keeper may forget once their exits are recorded
         self._stopping: dict[str, None] = {}  # names that are being stopped
         self._asking: Any = None
@@ -249,7 +249,8 @@ class Supervisor(Service):
     def _describe_ourselves(self) -> None:
         settings = self._settings
         about = {
-            "pid": os.getpid(), "version": __version__, "started": time.time(), "problems": self._problems,
+            "pid": os.getpid(), "version": __version__, "started": time.time(),
+            "problems": list(self._problems.values()),
             "config": os.path.abspath(settings.config), "messages": os.path.abspath(settings.messages),
             "state": settings.state, "logs": self._logs, "keeper": self._hands.pid,
         }  # fmt: skip
@@ -441,9 +442,9 @@ class Supervisor(Service):
         try:
             self._inbox.scan(names)
         except OSError as error:
-            self._missing(self._settings.messages, error)
+            self._cannot_read(self._settings.messages, error)
         else:
-            self._found(self._settings.messages)
+            self._problem(self._settings.messages, "")
 
     def _look_config(self, names: Iterable[str] | None) -> None:
         if self._quitting:
@@ -457,9 +458,10 @@ class Supervisor(Service):
         try:
             changed = self._config.scan() if names is None else self._config.look(names)
         except OSError as error:
-            self._missing(self._settings.config, error)
+            self._cannot_read(self._settings.config, error)
             return
-        self._found(self._settings.config)
+        if self._problem(self._settings.config, ""):
+            self._departing |= self._known.keys() - self._config.seen.keys()
         for name in in_order(changed):
             self._read(name, changed[name])
         if self._departing and (self._departure is None or not self._departure.active()):
@@ -488,22 +490,21 @@ class Supervisor(Service):
                 known.definition = known.problem = None
                 self._pending.add(name)
 
-    def _missing(self, directory: str, error: OSError) -> None:
+    def _cannot_read(self, directory: str, error: OSError) -> None:
         """A directory that vanished is not the removal of its processes: say so and wait for its return."""
-        problem = f"cannot read {directory}: {error.strerror}"
-        if problem not in self._problems:
-            _log.error("{problem}; what runs goes on", problem=problem)
-            self._problems.append(problem)
-            self._describe_ourselves()
+        self._problem(directory, f"cannot read {directory}: {error.strerror}; what runs goes on")
 
-    def _found(self, directory: str) -> None:
-        healed = [problem for problem in self._problems if not problem.startswith(f"cannot read {directory}: ")]
-        if healed != self._problems:
-            _log.info("{directory} is back", directory=directory)
-            self._problems = healed
-            self._describe_ourselves()
-            if directory == self._settings.config:
-                self._departing |= self._known.keys() - self._config.seen.keys()
+    def _problem(self, what: str, problem: str) -> bool:
+        """Say what is wrong with `what`, or "" that nothing is, where people look; True when that is new."""
+        if self._problems.get(what, "") == problem:
+            return False
+        if problem:
+            _log.error("{problem}", problem=problem)
+            self._problems[what] = problem
+        else:
+            _log.info("no more: {problem}", problem=self._problems.pop(what))
+        self._describe_ourselves()
+        return True
 
     def _read(self, name: str, entry: Entry | None) -> None:
         """Take note of a file: a new definition, a problem beside the last good one, or its absence."""
@@ -620,9 +621,7 @@ class Supervisor(Service):
         """Agree with the keeper about what runs."""
         if self._hands.replace_keeper(message):
             return  # it comes again, in our version
-        if self._hands.problem and self._hands.problem not in self._problems:
-            self._problems.append(self._hands.problem)
-            _log.error("{problem}", problem=self._hands.problem)
+        self._problem("keeper", self._hands.problem)
         self._orphans.reap()
         held = sorted(message["held"], key=lambda one: (one["name"], one["number"]))
         for one in held:
@@ -831,29 +830,28 @@ class Supervisor(Service):
             started=about["at"] - how.lived if ran else None, at=last.at, lived=last.lived, code=last.code,
             signal=last.signal, core=last.core, oom=last.oom, cpu=last.cpu, rss_kb=last.rss_kb, text=last.text,
             reason=known.process.reason if stopped and known.process else "",
-            lines=last_lines(f"{self._logs}/{name}", since=about.get("since", 0)) if ran else (),
         )  # fmt: skip
-        self._exits.append((name, record))
+        self._exits.append((name, record, about.get("since", 0) if ran else -1))
 
     def _record_exits(self) -> None:
         """Write down how instances ended; only then may the keeper forget them."""
+        problem = ""
         while self._exits:
             reach("exited.decided")
-            name, record = self._exits[0]
+            name, record, since = self._exits[0]
+            if since >= 0:
+                lines = last_lines(f"{self._logs}/{name}", since=since)
+                record = msgspec.structs.replace(record, lines=lines)
             try:
                 self._history.add(name, record)
             except OSError as error:
                 problem = f"cannot record exits in {self._settings.state}/history: {error.strerror}"
-                if problem not in self._problems:
-                    _log.error("{problem}; trying again", problem=problem)
-                    self._problems.append(problem)
-                while len(self._exits) > _UNRECORDED:
-                    self._exits.popleft()
                 break
             self._exits.popleft()
             reach("exited.recorded")
-        if not self._exits:
-            self._problems = [problem for problem in self._problems if not problem.startswith("cannot record exits")]
+        while len(self._exits) > _UNRECORDED:
+            self._exits.popleft()
+        self._problem("history", problem)
         if self._over and self._hands.connected:
             for identity in self._over:
                 self._hands.forget(identity)
