@@ -63,6 +63,19 @@ class Colony:
         command: Sequence[str] | None = None,
     ) -> None:
         """Start a supervisor and wait until it says that it is up. `prefix` is a command that runs another one."""
+        self.launch(*options, log_format=log_format, env=env, prefix=prefix, command=command)
+        own_namespace = "unshare" in prefix
+        self.wait_for(lambda: self._is_up(own_namespace), "the supervisor is up")
+
+    def launch(
+        self,
+        *options: str,
+        log_format: str = "text",
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Start a supervisor, which may end before it is up."""
         assert self.process is None or self.process.poll() is not None, "a supervisor is running"
         arguments = [*prefix, *(command or self.command(*options, log_format=log_format))]
         environment = {**os.environ, MARK: self.mark} if env is None else {**env, MARK: self.mark}
@@ -77,8 +90,6 @@ class Colony:
                 start_new_session=True,
             )
         self.abandoned = False
-        own_namespace = "unshare" in prefix
-        self.wait_for(lambda: self._is_up(own_namespace), "the supervisor is up")
 
     def _is_up(self, own_namespace: bool) -> bool:
         assert self.process
@@ -105,10 +116,11 @@ class Colony:
     def wait_for_exit(self, timeout: float = 30) -> int:
         """Wait for the supervisor's end and return its exit code."""
         assert self.process
-        self.wait_for(self._exited, "the supervisor has exited", timeout)
+        self.wait_for(self.has_exited, "the supervisor has exited", timeout)
         return self.process.wait()
 
-    def _exited(self) -> bool:
+    def has_exited(self) -> bool:
+        """Whether the supervisor that was started last has ended."""
         return self.process is not None and self.process.poll() is not None
 
     def kill(self) -> None:

@@ -93,7 +93,7 @@ class Known:
         self.started: float | None = None  # wall clock
         self.last_exit: LastExit | None = None
         self.timed: float | None = None  # the deadline that is in the heap
-        self.trouble = ""  # with its log or PID file
+        self.trouble = ""  # with its log
         self.holding: tuple[str, ...] = ()  # what a stop waits for
 
 
@@ -125,7 +125,8 @@ class Supervisor(Service):
         self._over: list[str] = []  # identities that the keeper may forget once their exits are recorded
         self._stopping: dict[str, None] = {}  # names that are being stopped
         self._asking: Any = None
-        self._upgrading = False
+        self._upgrading = self._undescribed = False
+        self._began = time.time()
         self._handover = upgrade.received()
         self._shutdown: str | None = None  # the message that asked for it
         self._unfinished: list[tuple[str, Answer]] = []
@@ -194,17 +195,18 @@ class Supervisor(Service):
                     holder = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
                     sys.exit(f"cannot start: ncolony (pid {holder}) already supervises {self._settings.config}")
                 time.sleep(0.01)
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+        with contextlib.suppress(OSError):  # on a full disk; only for people
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
 
     def _begin(self) -> None:
         """The reactor runs: find out what there is, then what runs already, then make them agree."""
         reach("supervisor.locked")
         settings, reactor = self._settings, self._reactor
         self._surroundings = launch.Surroundings.present(raise_descriptor_limit())
-        self._records = Records(reactor, settings.state, settings.pids, self._describe)
+        self._records = Records(reactor, settings.state, settings.pids, self._describe, self._problem)
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
-        self._inbox = Inbox(reactor, settings.messages, settings.state, self._act)
+        self._inbox = Inbox(reactor, settings.messages, settings.state, self._act, self._problem)
         self._requests = Requests(self._inbox.answer, self._records.write)
         own_log = OwnLog(f"{settings.state}/forwarding")
         self._follower = Follower(reactor, self._logs, f"{settings.state}/forwarded", own_log, say, self._forwarded)
@@ -249,13 +251,16 @@ class Supervisor(Service):
     def _describe_ourselves(self) -> None:
         settings = self._settings
         about = {
-            "pid": os.getpid(), "version": __version__, "started": time.time(),
+            "pid": os.getpid(), "version": __version__, "started": self._began,
             "problems": list(self._problems.values()),
             "config": os.path.abspath(settings.config), "messages": os.path.abspath(settings.messages),
             "state": settings.state, "logs": self._logs, "keeper": self._hands.pid,
         }  # fmt: skip
-        with contextlib.suppress(OSError):
+        try:
             write_whole(f"{settings.state}/supervisor.json", msgspec.json.encode(about))
+            self._undescribed = False
+        except OSError:
+            self._undescribed = True
 
     # one turn: whatever comes in, the queue of events is worked off and orders go out
 
@@ -425,6 +430,8 @@ class Supervisor(Service):
         """The truth about both directories."""
         self._watcher.arm(self._settings.config)
         self._watcher.arm(self._settings.messages)
+        if self._undescribed:
+            self._describe_ourselves()
         self._records.retry()
         self._inbox.retry()
         self._look_config(None)
@@ -613,6 +620,8 @@ class Supervisor(Service):
             self._finish()
         else:
             _log.error("the keeper is gone; starting another, which adopts what runs")
+            if message.get("why"):
+                self._problem("keeper", f"the keeper cannot start: {message['why']}")
 
     def _on_leaving(self, message: dict[str, Any]) -> None:
         """The keeper has nothing left to do; its end is announced by the connection's."""
@@ -764,8 +773,8 @@ class Supervisor(Service):
         self._events.append((name, lifecycle.Started(number)))
 
     def _pid_file(self, name: str, known: Known, pid: int | None) -> None:
-        if (trouble := self._records.pid(name, pid)) and trouble != known.trouble:
-            known.trouble = trouble
+        before = self._records.trouble(name)
+        if (trouble := self._records.pid(name, pid)) and not before:
             _log.error("{trouble}", trouble=trouble)
 
     def _on_refused(self, message: dict[str, Any]) -> None:
@@ -862,7 +871,8 @@ class Supervisor(Service):
         known = self._known.get(message["name"])
         if known is not None and known.trouble != message["why"]:
             known.trouble = message["why"]
-            _log.error("{name}: {why}", name=message["name"], why=message["why"] or "its output is written again")
+            healed = f"its output is written again; {message['dropped']} bytes of it were dropped"
+            _log.error("{name}: {why}", name=message["name"], why=message["why"] or healed)
             self._records.changed(message["name"])
 
     # output
@@ -985,7 +995,7 @@ class Supervisor(Service):
         process, applied, definition = known.process, known.applied, known.definition
         shown = name if problem_with_name(name) is None else printable(name)
         wall, now = time.time(), self._reactor.seconds()
-        notes = (known.trouble,) if known.trouble else ()
+        notes = ((known.trouble,) if known.trouble else ()) + self._records.trouble(name)
         if process is None:
             return Status(
                 name=shown, state="FATAL", wanted="up", pid=None, instance=0, since=wall, started=None, restarts=0,

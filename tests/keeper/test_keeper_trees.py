@@ -222,3 +222,14 @@ def test_hundreds_of_orphans_are_reaped(bench: Bench, line: Line) -> None:
     line.barrier()
     assert is_alive(pid)
     assert not [message for message in line.heard if message["is"] == "exited"]
+
+
+def test_a_very_large_family(bench: Bench, line: Line) -> None:
+    """A stop reaches every one of 1,000 children, of which the kernel lists some hundreds at a time."""
+    script = "i=0; while [ $i -lt 1000 ]; do sleep 1000 & i=$((i+1)); done; echo; wait"
+    identity, pid = bench.start(line, ["/bin/sh", "-c", script], name="web")
+    line.wait_for("output", name="web")
+    assert len(children_of(pid)) == 1000
+    line.say("signal", id=identity, signal=int(signal.SIGTERM), scope="tree")
+    assert line.wait_for("exited", id=identity)["empty"] or line.wait_for("emptied", id=identity)
+    assert children_of(bench.pid) == []

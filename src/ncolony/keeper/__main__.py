@@ -10,10 +10,12 @@ keeper that executed itself anew. A later supervisor connects to STATE/keeper.so
 from __future__ import annotations
 
 import _thread
+import errno
 import fcntl
 import functools
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -47,6 +49,8 @@ _SPLICES, _ORDERS, _EXITS = 4, 64, 256
 _STATUS_WAIT_S = 2.0
 # In the middle of an exec a process has no environment, and nobody can tell whose it is: look again.
 _LOOK_AGAIN_S, _DOUBT_S = 0.005, 0.05
+# Descriptors that are not for instances: for what happens to them, such as reading /proc.
+_RESERVED = 26
 # Where there are no pidfds, what is not our child is looked at this often.
 _POLL_S = 0.1
 
@@ -133,7 +137,8 @@ class Keeper:
     def accept(self, listener: socket.socket) -> None:
         try:
             peer, _ = listener.accept()
-        except BlockingIOError:
+        except OSError:
+            self.logs.close_one()  # should it be for want of descriptors
             return
         if hasattr(socket, "SO_PEERCRED"):
             _pid, uid, _gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
@@ -247,6 +252,8 @@ class Keeper:
         instance = Instance(identity, intent, log)
         instance.log.configure(order.get("log") or {})
         try:
+            if self.room() <= 0:
+                raise spawn.Refused(f"cannot hold its output: {os.strerror(errno.EMFILE)}")
             self.journal.add(identity, intent, create=True)
             reach("start.intent")
             self.open_fifo(instance)
@@ -265,6 +272,11 @@ class Keeper:
         self.note(instance, adopt.record(instance.pid))
         reach("start.recorded")
         self.tell({"is": "started", "id": identity, "pid": instance.pid, "at": began})
+
+    def room(self) -> int:
+        """How many descriptors there are left for instances; some are kept free for their logs and ends."""
+        limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers)
 
     def note(self, instance: Instance, line: dict[str, Any]) -> None:
         """Add to the journal. On a full disk it is known to us alone, and to what the process itself tells."""
@@ -399,6 +411,16 @@ class Keeper:
         instance.fifo = descriptor
         self.watch(instance.fifo, lambda: self.pump(instance))
 
+    def pipes(self) -> dict[str, int]:
+        """The FIFOs of instances that were started before us, opened. One that somebody removed harms no instance."""
+        found = {}
+        for identity in os.listdir(self.journal.directory):
+            try:
+                found[identity] = os.open(self.fifo_path(identity), os.O_RDWR | os.O_NONBLOCK)
+            except FileNotFoundError:
+                continue
+        return found
+
     def close_fifo(self, instance: Instance) -> None:
         if instance.fifo >= 0:
             self.unwatch(instance.fifo)
@@ -519,7 +541,12 @@ class Keeper:
     def look_for_strays(self) -> bool:
         """Find to whom our children belong that lost their parent elsewhere; False while one of them is in doubt."""
         sure = True
-        for pid in tree.orphans():
+        try:
+            orphans = tree.orphans()
+        except OSError:
+            self.logs.close_one()
+            return False
+        for pid in orphans:
             if pid in self.strays or pid in self.by_pid:
                 continue
             owner = tree.owner(pid)
@@ -561,15 +588,14 @@ class Keeper:
 
     def adopt_all(self, handover: dict[str, dict[str, Any]]) -> None:
         """Resume holding every instance of this boot that was started before us and that can be proven ours."""
-        everything, self.vanished = adopt.find(self.journal, handover.get("pidfds", {}))
+        fifos = handover.get("fifos") or self.pipes()
+        everything, self.vanished = adopt.find(self.journal, handover.get("pidfds", {}), self.room() - len(fifos))
         for found in everything:
             instance = Instance(found.identity, found.intent, self.logs.get(found.intent["name"]))
             self.by_id[instance.identity] = instance
             instance.log.configure(found.intent.get("log") or {})
-            try:
-                self.open_fifo(instance, handover.get("fifos", {}).get(found.identity, -1))
-            except FileNotFoundError:
-                pass  # somebody removed it; the instance itself is unharmed
+            if found.identity in fifos:
+                self.open_fifo(instance, fifos[found.identity])
             instance.pid, instance.held = found.pid, found.held
             instance.adopted = found.held is not None or (
                 not found.pid and found.identity not in handover.get("ends", {})
@@ -588,6 +614,8 @@ class Keeper:
                 }
                 instance.alive, instance.end = False, end
                 self.bereaved.add(instance)
+        for identity in fifos.keys() - self.by_id.keys():
+            os.close(fifos[identity])
         self.chores = True
 
     def hold(self, held: Held, died: Callable[[], None]) -> None:
@@ -662,7 +690,7 @@ class Keeper:
             found.update(self.marked.get(instance.identity, ()))
         for pid in found - instance.others.keys() - ({instance.pid} if instance.alive else set()):
             try:
-                held = Held(pid)
+                held = Held(pid, None if self.room() > 0 else -1)
             except OSError:
                 continue
             if held.is_dead() or not (tree.owner(pid) == instance.identity or pid in tree.in_cgroup(instance.cgroup)):
@@ -699,8 +727,7 @@ def _bind(state: str) -> socket.socket:
 def _oom_kills() -> int:
     """How many processes the kernel has killed for want of memory since it booted (Linux 4.13), or 0."""
     try:
-        with open("/proc/vmstat", "rb", buffering=0) as file:
-            return int(file.read(1 << 16).partition(b"\noom_kill ")[2].split(b"\n")[0])
+        return int(kernel.read_file("/proc/vmstat", 1 << 16).partition(b"\noom_kill ")[2].split(b"\n")[0])
     except (OSError, ValueError):
         return 0
 
@@ -762,6 +789,7 @@ def main(state: str, logs: str, budget: str, code: str, *passed: str) -> None:
     for descriptor in known:
         os.set_inheritable(descriptor, False)
     _close_others(known)
+    kernel.Opened.keep_spare()
     keeper = Keeper(state, logs, int(budget), code)
     keeper.lock = kept["lock"] if "lock" in kept else _lock(state)
     reach("keeper.begun")
@@ -786,7 +814,10 @@ def main(state: str, logs: str, budget: str, code: str, *passed: str) -> None:
             done.release()
 
     # Instances become children of this thread and orphans of the main one, which tells them apart: see tree.py.
-    _thread.start_new_thread(work, ())
+    try:
+        _thread.start_new_thread(work, ())
+    except RuntimeError as error:
+        sys.exit(f"cannot start: {error}")
     # Signals then reach the worker, and the main thread sleeps for good.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     done.acquire()

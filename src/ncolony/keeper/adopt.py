@@ -42,10 +42,11 @@ class Found:
         self.end: dict[str, Any] = {}
 
 
-def find(journal: Journal, pidfds: dict[str, int]) -> tuple[list[Found], list[tuple[str, float]]]:
+def find(journal: Journal, pidfds: dict[str, int], room: int) -> tuple[list[Found], list[tuple[str, float]]]:
     """Every instance of this boot that was started before, and (identity, when) of those that were only meant to be.
 
     What is stale is forgotten. `pidfds` were held before we executed ourselves anew: those need no proof.
+    `room` is how many pidfds there are descriptors for.
     """
     here = boot()
     found: list[Found] = []
@@ -58,7 +59,7 @@ def find(journal: Journal, pidfds: dict[str, int]) -> tuple[list[Found], list[tu
             continue
         if everybody is None and "exit" not in steps and not _is_recorded(steps):
             everybody = tree.everybody()
-        one = _prove(identity, steps, (everybody or {}).get(identity, []), pidfds.get(identity, -1))
+        one = _prove(identity, steps, (everybody or {}).get(identity, []), pidfds.get(identity, -1), room > len(found))
         if one is None:
             journal.forget(identity)
             vanished.append((identity, intent["started"]))
@@ -67,7 +68,9 @@ def find(journal: Journal, pidfds: dict[str, int]) -> tuple[list[Found], list[tu
     return found, vanished
 
 
-def _prove(identity: str, steps: dict[str, dict[str, Any]], marked: Sequence[int], pidfd: int) -> Found | None:
+def _prove(
+    identity: str, steps: dict[str, dict[str, Any]], marked: Sequence[int], pidfd: int, room: bool
+) -> Found | None:
     """What became of one instance; None when it was never started."""
     found = Found(identity, steps["intent"])
     if "exit" in steps:
@@ -82,7 +85,7 @@ def _prove(identity: str, steps: dict[str, dict[str, Any]], marked: Sequence[int
         pid, began = leader or 0, leader and tree.start_time(leader)
     if pid and tree.start_time(pid) == began and tree.parent(pid) == os.getpid():
         found.pid = pid
-    elif (held := _hold_if_it_is(pid, began, pidfd)) is not None:
+    elif (held := _hold_if_it_is(pid, began, pidfd, room)) is not None:
         found.pid, found.held = pid, held
     else:
         found.end = {"unknown": True, "was": [pid, began]}
@@ -103,14 +106,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value < 1 << 63
 
 
-def _hold_if_it_is(pid: int, began: int | None, pidfd: int) -> Held | None:
+def _hold_if_it_is(pid: int, began: int | None, pidfd: int, room: bool) -> Held | None:
     """The process, held, or None when it is dead or the pid is another's by now."""
     if pidfd >= 0:
         return tree.Held(pid, pidfd)
     if not pid or began is None:
         return None
     try:
-        held = tree.Held(pid)
+        held = tree.Held(pid, None if room else -1)
     except (ProcessLookupError, OverflowError, TypeError):
         return None  # any other failure is doubt, not death: it ends the adoption, which is tried again
     # Read after opening: what was read is of the process that we hold, be it dead by now, or of none.

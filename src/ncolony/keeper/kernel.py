@@ -15,6 +15,8 @@ import signal
 import struct
 import sys
 
+# What open(2) and its kind say when there are too many open files, here or in the whole system.
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 ABILITIES = ("pidfd", "exit-status", "subreaper", "cgroup", "inotify")
 _KILL_AT = os.environ.get("NCOLONY_KILL_AT")
 # For the keeper, which inherits nothing else of its supervisor's environment.
@@ -52,6 +54,49 @@ def _kill_at(path: str) -> None:
             continue
 
 
+class Opened:
+    """An open file for a `with`, also when all descriptors are used up: one is kept free for it."""
+
+    spare = -1
+
+    def __init__(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o600) -> None:
+        """Raises OSError, as open(2) does."""
+        try:
+            self.descriptor = os.open(path, flags, mode)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS or Opened.spare < 0:
+                raise
+            os.close(Opened.spare)
+            Opened.spare = -1
+            try:
+                self.descriptor = os.open(path, flags, mode)
+            except OSError:
+                self.keep_spare()
+                raise
+
+    @staticmethod
+    def keep_spare() -> None:
+        """Keep a descriptor free for later."""
+        if Opened.spare < 0:
+            Opened.spare = os.open(os.devnull, os.O_RDONLY)
+
+    def __enter__(self) -> int:
+        return self.descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+        self.keep_spare()
+
+
+def read_file(path: str, most: int) -> bytes:
+    """What is in a file of the kernel's, which gives some only page by page. Raises OSError."""
+    found = b""
+    with Opened(path) as file:
+        while len(found) < most and (part := os.read(file, most)):
+            found += part
+    return found
+
+
 def become_subreaper() -> bool:
     """Become the parent of descendants that lose theirs, instead of PID 1 (prctl(2), Linux 3.4); False where not."""
     if not has("subreaper") or sys.platform != "linux":
@@ -60,16 +105,16 @@ def become_subreaper() -> bool:
 
 
 def pidfd_open(pid: int) -> int:
-    """A descriptor that stands for the process (Linux 5.3), or -1 where there are none.
+    """A descriptor that stands for the process (Linux 5.3), or -1 where there are none, or none left.
 
-    Raises ProcessLookupError when there is no such process, OSError when descriptors are used up.
+    Raises ProcessLookupError when there is no such process.
     """
     if not has("pidfd") or not hasattr(os, "pidfd_open"):
         return -1
     try:
         return os.pidfd_open(pid)
     except OSError as error:
-        if error.errno == errno.ENOSYS:
+        if error.errno in (errno.ENOSYS, *NO_DESCRIPTORS):
             return -1
         raise
 

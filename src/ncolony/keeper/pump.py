@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import struct
 import sys
 import termios
 import time
 
-from kernel import reach
+from kernel import NO_DESCRIPTORS, reach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Logs:
         self.directory, self.budget = directory, budget
         self.by_name: dict[str, Log] = {}
         self.opened: dict[Log, None] = {}
+        self.most_open = min(_OPEN_AT_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
         self.attended = False  # a supervisor is connected: what it has not read yet is not thrown away
 
     def get(self, name: str) -> Log:
@@ -61,8 +63,15 @@ class Logs:
         """Note that `log` is open and was written now; close the one that was not written for longest."""
         self.opened.pop(log, None)
         self.opened[log] = None
-        if len(self.opened) > _OPEN_AT_MOST:
-            next(iter(self.opened)).close()
+        if len(self.opened) > self.most_open:
+            self.close_one()
+
+    def close_one(self) -> bool:
+        """Close the log that was not written for longest, if any is open: for its descriptors."""
+        for log in self.opened:
+            log.close()
+            return True
+        return False
 
     def reopen(self) -> None:
         """Close every file, so that one which was moved away is created anew at the next line."""
@@ -101,6 +110,15 @@ class Log:
     def _open(self) -> None:
         if self.file >= 0:
             return
+        size = self.size
+        try:
+            self._open_files()
+        except OSError:
+            self.close()
+            self.size, self.counted = size, False
+            raise
+
+    def _open_files(self) -> None:
         ended = self.end
         os.makedirs(self.directory, mode=0o755, exist_ok=True)
         self._find_older()
@@ -167,7 +185,8 @@ class Log:
                 try:
                     self._open()
                 except OSError as error:
-                    self._drop(fifo, error)
+                    if error.errno not in NO_DESCRIPTORS or not self.logs.close_one():
+                        self._drop(fifo, error)
                     continue
             room = self.limit() - self.size
             moved = self._splice(fifo, min(room, _CHUNK)) if room > 0 else 0

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 
+from kernel import Opened
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,13 +36,10 @@ class Journal:
     def add(self, identity: str, line: dict[str, Any], create: bool = False) -> None:
         """Append one line. Raises OSError: a full disk, a directory that was taken away."""
         flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT | os.O_EXCL if create else 0)
-        descriptor = os.open(f"{self.directory}/{identity}", flags, 0o600)
-        try:
+        with Opened(f"{self.directory}/{identity}", flags) as descriptor:
             data = json.dumps(line).encode() + b"\n"
             if os.write(descriptor, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(descriptor)
 
     def forget(self, identity: str) -> None:
         """Remove the file; one that is gone already is fine."""

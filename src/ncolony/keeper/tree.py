@@ -23,12 +23,16 @@ _MARK = b"NCOLONY_INSTANCE="
 
 
 def orphans() -> list[int]:
-    """Pids of processes that lost their parent and were given to us. Empty where the kernel does not tell."""
+    """Pids of processes that lost their parent and were given to us. Empty where the kernel does not tell.
+
+    Raises OSError when there is no descriptor left to ask with.
+    """
     pid = os.getpid()
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb", buffering=0) as file:
-            return [int(word) for word in file.read(1 << 20).split()]
-    except OSError:
+        return [int(word) for word in kernel.read_file(f"/proc/{pid}/task/{pid}/children", 1 << 20).split()]
+    except OSError as error:
+        if error.errno in kernel.NO_DESCRIPTORS:
+            raise
         return []
 
 
@@ -38,8 +42,7 @@ def owner(pid: int) -> str | None:
     "" when the environment is empty, as it also is for a moment in the middle of an exec.
     """
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            environment = file.read(4 << 20)
+        environment = kernel.read_file(f"/proc/{pid}/environ", 4 << 20)
     except OSError:
         return None
     if not environment:
@@ -52,8 +55,7 @@ def owner(pid: int) -> str | None:
 
 def stat_fields(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat from the third on (state, ppid, pgrp, session, …). Raises OSError."""
-    with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-        return file.read(4096).rpartition(b")")[2].split()
+    return kernel.read_file(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
 
 
 def is_zombie(pid: int) -> bool:
@@ -98,8 +100,8 @@ def with_descendants(roots: Iterable[int]) -> list[int]:
             continue
         for thread in threads:
             try:
-                with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:
-                    found += [int(word) for word in file.read(1 << 20).split()]
+                children = kernel.read_file(f"/proc/{pid}/task/{thread}/children", 1 << 20)
+                found += [int(word) for word in children.split()]
             except OSError:
                 continue
     return found
@@ -119,10 +121,10 @@ class Held:
 
     __slots__ = ("began", "pid", "pidfd")
 
-    def __init__(self, pid: int, pidfd: int = -1) -> None:
-        """Hold `pid`, by a pidfd that we have already or anew. Raises OSError: gone, or no descriptor is left."""
+    def __init__(self, pid: int, pidfd: int | None = None) -> None:
+        """Hold `pid` by the pidfd given (-1: none) or a new one. Raises ProcessLookupError when it is gone."""
         self.pid = pid
-        self.pidfd = kernel.pidfd_open(pid) if pidfd < 0 else pidfd
+        self.pidfd = kernel.pidfd_open(pid) if pidfd is None else pidfd
         self.began = start_time(pid)
         if self.pidfd < 0 and self.began is None:
             raise ProcessLookupError(pid)
@@ -192,8 +194,7 @@ def _hold_if(pid: int, proof: Proof) -> Held | None:
 def named(pid: int) -> str:
     """The process as people are told of it: "pid 17 (sleep)", with its state where that explains why it stays."""
     try:
-        with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
-            name = file.read(64).decode("utf-8", "backslashreplace").strip()
+        name = kernel.read_file(f"/proc/{pid}/comm", 64).decode("utf-8", "backslashreplace").strip()
         state = stat_fields(pid)[0].decode()
     except (OSError, IndexError):
         return f"pid {pid}"
@@ -204,8 +205,7 @@ def named(pid: int) -> str:
 def in_cgroup(directory: str) -> list[int]:
     """The processes of a control group, none when it is gone."""
     try:
-        with open(f"{directory}/cgroup.procs", "rb", buffering=0) as file:
-            return [int(word) for word in file.read(1 << 20).split()]
+        return [int(word) for word in kernel.read_file(f"{directory}/cgroup.procs", 1 << 20).split()]
     except OSError:
         return []
 

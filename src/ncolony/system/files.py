@@ -138,7 +138,7 @@ class Directory:
         exact = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
         if exact == known:
             return _SAME
-        racy = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _RACY_NS
+        racy = abs(time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns)) < _RACY_NS
         signature = None if racy else exact
         try:
             self._check(path, found)

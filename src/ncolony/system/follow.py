@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections import deque
 from collections.abc import Callable, Container
 from typing import Any
@@ -51,6 +52,7 @@ class Follower:
         self._queue: deque[str] = deque()
         self._opened: deque[str] = deque()
         self._scheduled = False
+        self._most_open = min(_OPEN_AT_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
         self._idle: list[Callable[[], None]] = []
 
     def offsets(self) -> dict[str, int]:
@@ -241,7 +243,7 @@ class Follower:
 
     def _note_open(self, name: str) -> None:
         self._opened.append(name)
-        if len(self._opened) > _OPEN_AT_MOST:
+        if len(self._opened) > self._most_open:
             oldest = self._readers.get(self._opened.popleft())
             if oldest is not None:
                 self._close(oldest)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -27,6 +29,8 @@ _COMMAND = [sys.executable, "-I", "-S", "-X", "utf8", _KEEPER]
 _SEND_AT = 1 << 14
 # A keeper that does not come up is started again this much later, doubling to the second number.
 _RETRY_S = (0.05, 5.0)
+# Descriptors that are not for instances: for logs that are forwarded, and for files and sockets of all kinds.
+_LOGS, _RESERVED = 64, 26
 # In which version of the protocol an order appeared: an older keeper is not given it.
 _SINCE = {"tree": 2, "upgrade": 2}
 # How long a keeper of our version may take to show that it can be run.
@@ -63,7 +67,7 @@ class Hands:
         self.protocol = PROTOCOL  # the keeper's
         self.problem = ""
         self._code = _code()
-        self._upgrading = False
+        self._upgrading = self._welcomed = False
         self._tried: int | None = None  # the pid of a keeper that was asked to make room for our version
 
     # being connected
@@ -74,7 +78,7 @@ class Hands:
         peer.setblocking(False)
         self._peer, self._unpacker, self._out = peer, Unpacker(), bytearray()
         self._reactor.addReader(self)
-        self.protocol = PROTOCOL
+        self.protocol, self._welcomed = PROTOCOL, False
         self.order({"do": "hello", "protocol": PROTOCOL, **self.welcome_sent()})
         self.flush()
 
@@ -128,7 +132,7 @@ class Hands:
             self._reactor.callLater(0, self._again)
             self._upgrading = False
             return
-        self._report({"is": "lost"})
+        self._report({"is": "lost", "why": "" if self._welcomed else self._last_words()})
         if not self.leaving:
             self._reactor.callLater(self._retry, self._again)
             self._retry = min(self._retry * 2, _RETRY_S[1])
@@ -140,6 +144,15 @@ class Hands:
             except OSError as error:
                 _log.error("cannot start the keeper: {why}", why=error.strerror)
                 self._reactor.callLater(self._retry, self._again)
+
+    def _last_words(self) -> str:
+        """What a keeper that ended at once wrote about it."""
+        try:
+            with open(f"{self._state}/keeper.log", "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 1000))
+                return file.read().decode("utf-8", "backslashreplace").rstrip().rpartition("\n")[2]
+        except OSError as error:
+            return error.strerror or str(error)
 
     @property
     def connected(self) -> bool:
@@ -175,6 +188,9 @@ class Hands:
         """
         path = f"{self._state}/fifo/{identity}"
         reach("spawn.named")
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if len(self.fifos) >= limit - min(limit // 8, _LOGS) - _RESERVED:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         os.mkfifo(path, 0o600)
         reach("spawn.fifo")
         try:
@@ -224,6 +240,7 @@ class Hands:
         What keeps it from being done is in `problem`.
         """
         self.protocol, self.pid, self.problem = welcome["protocol"], welcome["pid"], ""
+        self._welcomed = True
         if abs(self.protocol - PROTOCOL) > 1:
             self.problem = f"the keeper (pid {self.pid}) speaks protocol {self.protocol}, we speak {PROTOCOL}"
         elif self.protocol < _SINCE["upgrade"] and self._code != welcome.get("code"):

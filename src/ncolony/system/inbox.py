@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -29,8 +28,15 @@ _ANSWERS_KEPT_S = 3600.0
 class Inbox:
     """Takes messages in the order of (time, name) and calls `act(file name, message)` for each."""
 
-    def __init__(self, reactor: Any, messages: str, state: str, act: Callable[[str, Message], None]) -> None:
-        self._reactor, self._act = reactor, act
+    def __init__(
+        self,
+        reactor: Any,
+        messages: str,
+        state: str,
+        act: Callable[[str, Message], None],
+        problem: Callable[[str, str], object],
+    ) -> None:
+        self._reactor, self._act, self._problem = reactor, act, problem
         self._directory = Directory(messages, is_ignored)
         self._answers, self._rejected = f"{state}/answers", f"{state}/rejected"
         self._odd: dict[str, tuple[int, bytes | None, float]] = {}
@@ -92,7 +98,8 @@ class Inbox:
         except FileNotFoundError:
             pass
         except OSError as error:
-            _log.error("cannot remove message {name}: {why}", name=printable(name), why=error.strerror)
+            if name not in self._stuck:
+                _log.error("cannot remove message {name}: {why}", name=printable(name), why=error.strerror)
             return False
         self._directory.seen.pop(name, None)
         return True
@@ -121,23 +128,29 @@ class Inbox:
         try:
             os.rename(source, target)
         except OSError:  # another filesystem, or a read-only one
-            with contextlib.suppress(OSError):
-                os.unlink(source)
+            if not self._remove(name):
+                self._stuck[name] = (0, None)
 
     def answer(self, name: str, answer: Answer) -> None:
         """Write the answer to a message; where the disk is full, later."""
         try:
             write_whole(f"{self._answers}/{name}", msgspec.json.encode(answer))
-        except OSError:
+        except OSError as error:
             self._unwritten[name] = answer
+            self._problem("answers", f"cannot write {self._answers}: {error.strerror}")
             return
         self._unwritten.pop(name, None)
+        if not self._unwritten:
+            self._problem("answers", "")
         self._given.append((self._reactor.seconds(), name))
 
     def retry(self) -> None:
-        """Write the answers that could not be written."""
+        """Write the answers that could not be written, and remove the messages that could not be removed."""
         for name, answer in list(self._unwritten.items()):
             self.answer(name, answer)
+        for name in list(self._stuck):
+            if self._remove(name):
+                del self._stuck[name]
 
     def _expire(self) -> None:
         """Remove answers that are older than an hour."""
@@ -149,13 +162,13 @@ class Inbox:
                     os.unlink(f"{self._answers}/{name}")
 
     def earlier(self) -> list[tuple[str, Answer]]:
-        """What an earlier supervisor had accepted and not finished; answers older than an hour are removed."""
+        """What an earlier supervisor had accepted and not finished. Its answers are kept for an hour from now.
+
+        How old they are nobody can tell: the clock may have been set.
+        """
         unfinished = []
         with contextlib.suppress(OSError), os.scandir(self._answers) as listing:
             for found in listing:
-                if time.time() - found.stat().st_mtime > _ANSWERS_KEPT_S:
-                    os.unlink(found.path)
-                    continue
                 self._given.append((self._reactor.seconds(), found.name))
                 with open(found.path, "rb") as file, contextlib.suppress(msgspec.DecodeError):
                     answer = msgspec.json.decode(file.read(), type=Answer)

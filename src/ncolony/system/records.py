@@ -24,8 +24,16 @@ _SLOWLY_S = 1.0
 class Records:
     """Writes status files soon after something changed, and PID files at once."""
 
-    def __init__(self, reactor: Any, state: str, pids: str | None, describe: Callable[[str], Status | None]) -> None:
-        self._reactor, self._describe = reactor, describe
+    def __init__(
+        self,
+        reactor: Any,
+        state: str,
+        pids: str | None,
+        describe: Callable[[str], Status | None],
+        problem: Callable[[str, str], object],
+    ) -> None:
+        self._reactor, self._describe, self._problem = reactor, describe, problem
+        self._unwritten_pids: dict[str, tuple[int | None, str]] = {}
         self._statuses, self._pids = f"{state}/status", pids
         self._dirty: dict[str, None] = {}
         self._transient: dict[str, None] = {}
@@ -78,14 +86,21 @@ class Records:
                 remove_if_there(f"{self._statuses}/{name}")
             else:
                 write_whole(f"{self._statuses}/{name}", msgspec.json.encode(status))
-        except OSError:
+        except OSError as error:
             self._unwritten.add(name)
+            self._problem("status", f"cannot write {self._statuses}: {error.strerror}")
+            return
+        self._unwritten.discard(name)
+        if not self._unwritten:
+            self._problem("status", "")
 
     def retry(self) -> None:
         """Try again what could not be written."""
-        names, self._unwritten = self._unwritten, set()
-        for name in names:
+        for name in list(self._unwritten):
             self.changed(name)
+        for name, (pid, _) in list(self._unwritten_pids.items()):
+            if not self.pid(name, pid):
+                self.changed(name)
 
     def flush(self) -> None:
         """Write everything that is due."""
@@ -115,5 +130,12 @@ class Records:
             else:
                 write_whole(path, b"%d\n" % pid)
         except OSError as error:
-            return f"cannot write PID file {path}: {error.strerror}"
+            why = f"cannot write PID file {path}: {error.strerror}"
+            self._unwritten_pids[name] = pid, why
+            return why
+        self._unwritten_pids.pop(name, None)
         return ""
+
+    def trouble(self, name: str) -> tuple[str, ...]:
+        """What is wrong with the PID file of a process."""
+        return (self._unwritten_pids[name][1],) if name in self._unwritten_pids else ()
