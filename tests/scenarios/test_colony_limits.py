@@ -157,7 +157,8 @@ def test_adoption_with_few_descriptors(colony: Colony, halves: str) -> None:
     if halves == "both":
         colony.start(*QUICK, prefix=FEW_FILES)
     first, *others = pids
-    assert colony.send({"type": "RESTART", "name": first})["state"] == "done"
+    # Whether its place is free for it, or taken by one that waited, is chance.
+    assert colony.send({"type": "RESTART", "name": first})["accepted"]
     assert not is_alive(pids[first])
     for name in others:
         assert colony.wait_until_running(name, instance=1) == pids[name]
