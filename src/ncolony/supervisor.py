@@ -33,7 +33,7 @@ from .model.message import Answer, Message
 from .model.names import is_ignored, printable, problem_with_name
 from .model.status import LastExit, Status
 from .system import launch, upgrade
-from .system.files import Directory, Entry, write_whole
+from .system.files import Directory, Entry, sweep, write_whole
 from .system.follow import Follower
 from .system.hands import Hands, Identities
 from .system.history import History, last_lines
@@ -217,6 +217,9 @@ class Supervisor(Service):
         self._hands.welcome_sent = lambda: {"read": self._follower.offsets(), "linger": settings.linger}
         self._handle_signals()
         self._describe_ourselves()
+        for directory in (f"{settings.state}/status", f"{settings.state}/answers", settings.pids):
+            if directory is not None:
+                sweep(directory)
         self._earlier = self._records.earlier()
         self._reported = set(self._earlier)
         self._unfinished = self._inbox.earlier()
@@ -615,6 +618,7 @@ class Supervisor(Service):
         """What a keeper of a later version says is not for us."""
 
     def _on_lost(self, message: dict[str, Any]) -> None:
+        self._hands.rescue(self._instances.keys() - {known.identity for known in self._known.values() if known.pid})
         self._orphans.reap()
         if self._hands.leaving or (self._quitting and self._adopted and not self._live):
             self._finish()
@@ -722,6 +726,8 @@ class Supervisor(Service):
                 return
             if known.process is None or known.process.number < number:
                 self._adopt(name, known, one)
+        if one["alive"]:
+            self._hands.meet(identity, one["pid"], one.get("began"), old=True)
         if known.identity == identity and one["alive"]:
             self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
         if ended is not None:
@@ -767,6 +773,7 @@ class Supervisor(Service):
         if known is None or known.identity != message["id"]:
             return
         reach("started.told")
+        self._hands.meet(message["id"], message["pid"], message.get("began"), old=False)
         known.pid = message["pid"]
         known.started = time.time() - (time.monotonic() - message["at"])
         self._pid_file(name, known, known.pid)

@@ -74,7 +74,7 @@ class Keeper:
         self.listener: socket.socket | None = None
         self.unpacker, self.outbox = Unpacker(), bytearray()
         self.inbox: list[dict[str, Any]] = []
-        self.leaving, self.chores = False, False
+        self.leaving, self.chores, self.greeted = False, False, False
         self.subreaper = kernel.become_subreaper()
         self.bereaved: set[Instance] = set()  # a death in their trees, and what is left is still to be found
         self.marked: dict[str, list[int]] | None = None  # processes by instance, as of this turn
@@ -152,7 +152,7 @@ class Keeper:
         self.hang_up()
         self.ending.cancel()
         peer.setblocking(False)
-        self.peer, self.unpacker, self.outbox = peer, Unpacker(), bytearray()
+        self.peer, self.unpacker, self.outbox, self.greeted = peer, Unpacker(), bytearray(), False
         self.watch(peer.fileno(), self.receive)
 
     def hang_up(self) -> None:
@@ -189,7 +189,8 @@ class Keeper:
             self.hang_up()
 
     def tell(self, message: dict[str, Any]) -> None:
-        if self.peer is not None:
+        # Before a supervisor has said hello nothing is told: the welcome tells it all.
+        if self.peer is not None and self.greeted:
             self.outbox += pack(message)
 
     def flush(self) -> None:
@@ -219,7 +220,7 @@ class Keeper:
 
     def do_hello(self, order: dict[str, Any]) -> None:
         """Resynchronise: everything we hold, ended instances included."""
-        self.logs.attended = True
+        self.logs.attended = self.greeted = True
         self.ending.patience = order.get("linger", self.ending.patience)
         for name, offset in order.get("read", {}).items():
             log = self.logs.get(name)
@@ -269,9 +270,12 @@ class Keeper:
             return
         reach("start.spawned")
         self.by_id[identity] = self.by_pid[instance.pid] = self.by_session[instance.pid] = instance
-        self.note(instance, adopt.record(instance.pid))
+        record = adopt.record(instance.pid)
+        instance.began = record["began"]
+        self.note(instance, record)
         reach("start.recorded")
-        self.tell({"is": "started", "id": identity, "pid": instance.pid, "at": began})
+        about = {"pid": instance.pid, "at": began, "began": instance.began}
+        self.tell({"is": "started", "id": identity, **about})
 
     def room(self) -> int:
         """How many descriptors there are left for instances; some are kept free for their logs and ends."""
@@ -460,6 +464,8 @@ class Keeper:
         if instance.fifo >= 0:
             # A pipe holds 1 MiB at most: 64 turns empty it unless somebody outside the tree goes on writing.
             instance.log.take(instance.fifo, 64, patient=False)
+            if instance.log.end > instance.since:
+                instance.log.cut()
             self.close_fifo(instance)
 
     # exits
@@ -589,17 +595,20 @@ class Keeper:
     def adopt_all(self, handover: dict[str, dict[str, Any]]) -> None:
         """Resume holding every instance of this boot that was started before us and that can be proven ours."""
         fifos = handover.get("fifos") or self.pipes()
-        everything, self.vanished = adopt.find(self.journal, handover.get("pidfds", {}), self.room() - len(fifos))
+        everything, vanished = adopt.find(self.journal, handover.get("pidfds", {}), self.room() - len(fifos))
         for found in everything:
             instance = Instance(found.identity, found.intent, self.logs.get(found.intent["name"]))
             self.by_id[instance.identity] = instance
             instance.log.configure(found.intent.get("log") or {})
+            instance.log.expect(instance.since)
             if found.identity in fifos:
                 self.open_fifo(instance, fifos[found.identity])
-            instance.pid, instance.held = found.pid, found.held
+            instance.pid, instance.held, instance.began = found.pid, found.held, tree.start_time(found.pid)
             instance.adopted = found.held is not None or (
                 not found.pid and found.identity not in handover.get("ends", {})
             )
+            if found.pid and not found.recorded:
+                self.note(instance, adopt.record(found.pid))  # so far only its environment told whose it is
             if found.held is not None:
                 self.hold(found.held, functools.partial(self.adopted_died, instance))
             elif found.pid:
@@ -614,8 +623,17 @@ class Keeper:
                 }
                 instance.alive, instance.end = False, end
                 self.bereaved.add(instance)
+        for identity, intent in vanished.items():
+            # It may have run and ended; then this is all that is left of it.
+            if (fifo := fifos.get(identity, -1)) >= 0:
+                log = self.logs.get(intent["name"])
+                log.expect(intent.get("since") or 0)
+                log.take(fifo, 64, patient=False)
+                log.cut()
+            self.journal.forget(identity)
         for identity in fifos.keys() - self.by_id.keys():
             os.close(fifos[identity])
+        self.vanished = [(identity, intent["started"]) for identity, intent in vanished.items()]
         self.chores = True
 
     def hold(self, held: Held, died: Callable[[], None]) -> None:

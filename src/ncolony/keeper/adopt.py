@@ -40,17 +40,18 @@ class Found:
     def __init__(self, identity: str, intent: dict[str, Any], pid: int = 0, held: Held | None = None) -> None:
         self.identity, self.intent, self.pid, self.held = identity, intent, pid, held
         self.end: dict[str, Any] = {}
+        self.recorded = True
 
 
-def find(journal: Journal, pidfds: dict[str, int], room: int) -> tuple[list[Found], list[tuple[str, float]]]:
-    """Every instance of this boot that was started before, and (identity, when) of those that were only meant to be.
+def find(journal: Journal, pidfds: dict[str, int], room: int) -> tuple[list[Found], dict[str, dict[str, Any]]]:
+    """Every instance of this boot that was started before, and the intents of those of which there is no trace.
 
     What is stale is forgotten. `pidfds` were held before we executed ourselves anew: those need no proof.
     `room` is how many pidfds there are descriptors for.
     """
     here = boot()
     found: list[Found] = []
-    vanished: list[tuple[str, float]] = []
+    vanished: dict[str, dict[str, Any]] = {}
     everybody: dict[str, list[int]] | None = None
     for identity, steps in journal.read():
         intent = steps.get("intent")
@@ -61,8 +62,7 @@ def find(journal: Journal, pidfds: dict[str, int], room: int) -> tuple[list[Foun
             everybody = tree.everybody()
         one = _prove(identity, steps, (everybody or {}).get(identity, []), pidfds.get(identity, -1), room > len(found))
         if one is None:
-            journal.forget(identity)
-            vanished.append((identity, intent["started"]))
+            vanished[identity] = intent
         else:
             found.append(one)
     return found, vanished
@@ -79,6 +79,7 @@ def _prove(
     if _is_recorded(steps):
         pid, began = steps["record"]["pid"], steps["record"]["began"]
     else:
+        found.recorded = False
         leader = next((pid for pid in marked if tree.session(pid) == pid), None)
         if leader is None and not marked:
             return None

@@ -17,7 +17,7 @@ class Instance:
 
     __slots__ = (
         "identity name number memo pid held fifo log started end alive others empty killing reported adopted"
-        " stop scope cgroup ordered since"
+        " stop scope cgroup ordered since began"
     ).split()
 
     def __init__(self, identity: str, intent: dict[str, Any], log: Log) -> None:
@@ -31,6 +31,7 @@ class Instance:
         self.cgroup: str = intent.get("cgroup") or ""
         self.since: int = intent.get("since") or 0  # where its output begins in the log
         self.pid, self.fifo = 0, -1
+        self.began: int | None = None  # its start time as in proc(5), which proves later that the pid is still its own
         self.held: Held | None = None  # the process, when it is not our child
         self.end: dict[str, Any] | None = None
         self.alive, self.empty, self.reported, self.adopted = True, False, False, False
@@ -41,7 +42,7 @@ class Instance:
 
     def described(self) -> dict[str, Any]:
         """What a supervisor must know to carry on with it."""
-        keys = ("name", "number", "memo", "pid", "started", "alive", "empty", "end", "since")
+        keys = ("name", "number", "memo", "pid", "started", "alive", "empty", "end", "since", "began")
         return {"id": self.identity, **{key: getattr(self, key) for key in keys}}
 
 

@@ -15,6 +15,8 @@ import signal
 import struct
 import sys
 
+# One entry of a log's file of cuts: where an instance ended without a newline, in bytes from the log's first ever.
+CUT = struct.Struct("!Q")
 # What open(2) and its kind say when there are too many open files, here or in the whole system.
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 ABILITIES = ("pidfd", "exit-status", "subreaper", "cgroup", "inotify")

@@ -11,7 +11,7 @@ import sys
 import termios
 import time
 
-from kernel import NO_DESCRIPTORS, reach
+from kernel import CUT, NO_DESCRIPTORS, reach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _LARGEST = 1 << 24
 _KEEP = 3
 # Lines that come within this time share one entry of the time index.
 _STAMP_S = 0.01
+# Cuts that are kept, and the size of their file at which older ones go.
+_CUTS, _MOST_CUTS = 64, 1 << 12
 _entry = struct.Struct("!QQ")
 
 
@@ -91,6 +93,7 @@ class Log:
         self.forward = True
         self.max_bytes: int | None = None
         self.keep: int | None = None
+        self.configured = False  # before that, nothing is thrown away: it may be wanted
         self.paused: set[int] = set()  # descriptors of FIFOs that are left alone while this log is held back
         self.told = False  # the supervisor was told of output and has not answered yet
         self.announced = 0  # up to where it was told
@@ -104,6 +107,7 @@ class Log:
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Take on the `log` key of the process's newest definition."""
+        self.configured = True
         self.forward = settings.get("forward", True)
         self.max_bytes, self.keep = settings.get("max_bytes"), settings.get("keep")
 
@@ -127,7 +131,9 @@ class Log:
         self.size = os.lseek(self.file, 0, os.SEEK_END)
         begin = self.older[-1][0] + self.older[-1][1] if self.older else 0
         if self.size == 0:
-            begin = max(begin, ended)  # also when somebody removed the files: what follows is still counted on
+            begin = max(
+                begin, ended, self.read_to or 0
+            )  # also when somebody removed the files: what follows is still counted on
         if os.lseek(self.index, 0, os.SEEK_END) >= _entry.size:
             begin = max(begin, _entry.unpack(os.pread(self.index, _entry.size, 0))[0])
         else:
@@ -150,6 +156,12 @@ class Log:
             self.counted = True
             names = [n for n in os.listdir(self.directory) if n.endswith(".log") and n[:-4].isdigit()]
             self.older = [(int(n[:-4]), os.stat(f"{self.directory}/{n}").st_size) for n in sorted(names)]
+
+    def expect(self, since: int) -> None:
+        """An instance began to print at `since`: nobody may have forwarded it, whatever an earlier keeper knew."""
+        if self.read_to is None or self.read_to > since:
+            self.read_to = since
+        self.find()
 
     def close(self) -> None:
         """Close the files; the next line opens them again."""
@@ -221,6 +233,24 @@ class Log:
             except OSError:
                 pass  # a full disk: times are missing, lines are not
 
+    def cut(self) -> None:
+        """An instance's output ends here: what follows begins a new line. Noted where no newline says so."""
+        try:
+            self._open()
+            if self.size == 0 or os.pread(self.file, 1, self.size - 1) == b"\n":
+                return
+            with open(f"{self.directory}/cuts", "ab") as file:
+                file.write(CUT.pack(self.end))
+                size = file.tell()
+            if size > _MOST_CUTS:
+                with open(f"{self.directory}/cuts", "rb") as file:
+                    newest = file.read()[-_CUTS * CUT.size :]
+                with open(f"{self.directory}/cuts.new", "wb") as file:
+                    file.write(newest)
+                os.rename(f"{self.directory}/cuts.new", f"{self.directory}/cuts")
+        except OSError:
+            pass  # a full disk: two lines are joined
+
     def _drop(self, fifo: int, error: OSError) -> int | None:
         """The disk is full or the directory gone: the process must run on, so its output is thrown away and counted."""
         self.close()
@@ -265,7 +295,7 @@ class Log:
 
     def _throw_away(self) -> None:
         """Remove the oldest files beyond what is kept, but nothing that the connected supervisor has still to read."""
-        while len(self.older) > self._kept():
+        while self.configured and len(self.older) > self._kept():
             start, size = self.older[0]
             if self.forward and self.logs.attended and start + size > (self.read_to or 0):
                 return

@@ -46,6 +46,25 @@ def write_whole(path: str | os.PathLike[str], data: bytes, mode: int = 0o666) ->
         raise
 
 
+def sweep(directory: str) -> None:
+    """Remove what `write_whole` left half written when its process was killed."""
+    with contextlib.suppress(OSError), os.scandir(directory) as listing:
+        for found in listing:
+            writer, _, rest = found.name.removeprefix(".").partition("-")
+            if found.name.startswith(".") and rest.endswith(".new") and writer.isdigit() and not _is_there(int(writer)):
+                os.unlink(found.path)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
 def remove_if_there(path: str) -> bool:
     """Remove a file; False when there was none.
 

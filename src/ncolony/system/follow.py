@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from ..keeper.kernel import reach
+from ..keeper.kernel import CUT, reach
 from .own_log import OwnLog, lines_of
 
 _log = Logger(namespace="ncolony")
@@ -74,7 +74,7 @@ class Follower:
             return
         reader = _Reader(piece.start)
         reader.end = piece.end
-        data = self._read(piece.name, reader)
+        data = self._read(piece.name, reader)[: piece.end - piece.start]
         self._close(reader)
         if len(data) == piece.end - piece.start:
             self._write_commit(piece.name, piece.start + self._own_log.said(piece, data))
@@ -96,17 +96,15 @@ class Follower:
         reader = self._readers.get(name)
         if reader is None:
             committed = self._committed(name)
-            begin = start if committed is None or committed > end else committed
+            begin = start if committed is None or committed > max(end, self._end(name)) else committed
             reader = self._readers[name] = _Reader(begin)
             if begin != committed:
                 self._write_commit(name, begin)
-        elif reader.offset > end:  # the log was removed and begins anew
-            self._close(reader)
-            reader.offset, reader.end = start, end
-            reader.cuts.clear()
+            reader.cuts = self._cuts(name, begin)
+        elif last:
+            reader.cuts = self._cuts(name, reader.offset)
+        # What is told may be older than what was found in the files: only ever forward.
         reader.end, reader.leaving = max(reader.end, end), False
-        if last:
-            reader.cuts.append(end)
         self._enqueue(name, reader)
 
     def _enqueue(self, name: str, reader: _Reader) -> None:
@@ -163,7 +161,7 @@ class Follower:
     def _piece(self, name: str, reader: _Reader) -> int:
         """Say the whole lines of the next piece; the number of bytes read."""
         data = self._read(name, reader)
-        while reader.cuts and reader.cuts[0] < reader.offset:
+        while reader.cuts and reader.cuts[0] <= reader.offset:
             reader.cuts.popleft()
         finished = bool(reader.cuts) and reader.cuts[0] <= reader.offset + len(data)
         if finished:
@@ -183,7 +181,11 @@ class Follower:
         data = b""
         while len(data) < _BYTES_PER_TURN and reader.offset + len(data) < reader.end:
             at = reader.offset + len(data)
-            if reader.file >= 0 and (part := os.pread(reader.file, _BYTES_PER_TURN - len(data), at - reader.base)):
+            if (
+                reader.file >= 0
+                and at >= reader.base
+                and (part := os.pread(reader.file, _BYTES_PER_TURN - len(data), at - reader.base))
+            ):
                 data += part
                 continue
             self._close(reader)  # this file ends here: the next one begins here
@@ -222,6 +224,16 @@ class Follower:
                 return max(at, base) if os.fstat(reader.file).st_size > at - base else None
             self._close(reader)
         return None
+
+    def _cuts(self, name: str, offset: int) -> deque[int]:
+        """Where, beyond an offset, an instance ended without a newline: the keeper wrote that down."""
+        try:
+            with open(f"{self._logs}/{name}/cuts", "rb") as file:
+                data = file.read()
+        except OSError:
+            return deque()
+        whole = len(data) - len(data) % CUT.size
+        return deque(sorted(cut for (cut,) in CUT.iter_unpack(data[:whole]) if cut > offset))
 
     @staticmethod
     def _begin(directory: str, older: list[tuple[int, int]]) -> int:

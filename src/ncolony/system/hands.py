@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import resource
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..keeper.kernel import PASSED_ON, reach
+from ..keeper.kernel import PASSED_ON, pidfd_open, reach
 from ..keeper.wire import PROTOCOL, Unpacker, pack
+from .orphans import start_time
 
 _log = Logger(namespace="ncolony")
 _KEEPER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "keeper")
@@ -60,6 +63,10 @@ class Hands:
         self._unpacker, self._out = Unpacker(), bytearray()
         self._retry = _RETRY_S[0]
         self.fifos: dict[str, int] = fifos or {}  # identity -> its pipe, held so that nothing in it is ever lost
+        # identity -> pidfd of an instance whose parent we do not become should its keeper die: the next keeper, which
+        # inherits it, can tell how it ended all the same.
+        self._pidfds: dict[str, int] = {}
+        self._started: set[int | None] = set()  # pids of keepers that are our children
         self.welcome_sent: Callable[[], Message] = dict
         self.pid: int | None = None
         self.leaving = False
@@ -103,7 +110,8 @@ class Hands:
         ours, theirs = socket.socketpair()
         arguments = [*_COMMAND, self._state, self._logs, str(self._budget), self._code, "peer=3"]
         log = f"{self._state}/keeper.log"
-        with theirs:
+        with theirs, self._handed_over() as more:
+            arguments += more
             self.pid = os.posix_spawn(
                 sys.executable,
                 arguments,
@@ -118,7 +126,26 @@ class Hands:
                 setsid=True,
                 setsigmask=(),
             )
+        self._started = {self.pid}
         return ours
+
+    @contextlib.contextmanager
+    def _handed_over(self) -> Iterator[list[str]]:
+        """For the time of starting a keeper: the arguments that tell it of the pidfds it inherits."""
+        if not self._pidfds:
+            yield []
+            return
+        with tempfile.TemporaryFile() as file:
+            file.write(json.dumps({"pidfds": self._pidfds}).encode())
+            file.flush()
+            inherited = (file.fileno(), *self._pidfds.values())
+            for descriptor in inherited:
+                os.set_inheritable(descriptor, True)
+            try:
+                yield [f"handover={file.fileno()}"]
+            finally:
+                for descriptor in inherited:
+                    os.set_inheritable(descriptor, False)
 
     def _lost(self) -> None:
         if self._peer is None:
@@ -188,8 +215,7 @@ class Hands:
         """
         path = f"{self._state}/fifo/{identity}"
         reach("spawn.named")
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if len(self.fifos) >= limit - min(limit // 8, _LOGS) - _RESERVED:
+        if self._is_full():
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         os.mkfifo(path, 0o600)
         reach("spawn.fifo")
@@ -211,14 +237,42 @@ class Hands:
             with contextlib.suppress(OSError):
                 self.fifos[identity] = os.open(f"{self._state}/fifo/{identity}", os.O_RDWR | os.O_NONBLOCK)
 
+    def meet(self, identity: str, pid: int, began: int | None, old: bool) -> None:
+        """An instance runs; `old`: since before this connection. See `_pidfds`."""
+        if identity in self._pidfds or not (old or self.pid not in self._started) or not began or self._is_full():
+            return
+        try:
+            pidfd = pidfd_open(pid)
+        except OSError:
+            return
+        # Read after opening: what is held is the process that was meant.
+        if pidfd >= 0 and start_time(pid) == began:
+            self._pidfds[identity] = pidfd
+        elif pidfd >= 0:
+            os.close(pidfd)
+
+    def rescue(self, identities: Iterable[str]) -> None:
+        """The keeper is dead, and may not have told of these: what it wrote down of them is still known."""
+        for identity in identities:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StopIteration):
+                with open(f"{self._state}/instances/{identity}", "rb") as file:
+                    recorded = next(line for line in map(json.loads, file) if line["step"] == "record")
+                self.meet(identity, recorded["pid"], recorded["began"], old=True)
+
     def release(self, identity: str) -> None:
         """The instance is over: its FIFO is not needed any more."""
-        if (fifo := self.fifos.pop(identity, None)) is not None:
-            os.close(fifo)
+        for held in (self.fifos, self._pidfds):
+            if (descriptor := held.pop(identity, None)) is not None:
+                os.close(descriptor)
+
+    def _is_full(self) -> bool:
+        """Whether the descriptors that are left are needed for other things."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return len(self.fifos) + len(self._pidfds) >= limit - min(limit // 8, _LOGS) - _RESERVED
 
     def sweep(self, present: set[str]) -> None:
         """Remove what is left of instances that the keeper does not hold: those whose order never reached it."""
-        for identity in self.fifos.keys() - present:
+        for identity in (self.fifos.keys() | self._pidfds.keys()) - present:
             self.release(identity)
         for directory in ("fifo", "config"):
             for identity in set(os.listdir(f"{self._state}/{directory}")) - present:

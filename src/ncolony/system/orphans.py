@@ -35,7 +35,7 @@ class Orphans:
             if peek is None:
                 return
             pid = peek.si_pid
-            key, leads = (pid, _start_time(pid)), _leads_session(pid)
+            key, leads = (pid, start_time(pid)), _leads_session(pid)
             _, status, usage = os.wait4(pid, 0)
             if (call := self._expected.pop(pid, None)) is not None:
                 call(status)
@@ -79,7 +79,8 @@ def _in_words(status: int) -> dict[str, Any]:
     return {"signal": os.WTERMSIG(status), "core": os.WCOREDUMP(status)}
 
 
-def _start_time(pid: int) -> int:
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot (proc(5), stat field 22); 0 when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read(4096).rpartition(b")")[2].split()[19])
