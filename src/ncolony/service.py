@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 from twisted.application.service import Service
@@ -117,8 +116,7 @@ def makeService(options: Options) -> Service:
 
     from .supervisor import Settings, Supervisor
 
-    if upgrade.is_trial():
-        sys.exit(0)
+    upgrade.end_trial()
     make_steady(reactor)
 
     term = signal_number("TERM")

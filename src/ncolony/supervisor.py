@@ -39,7 +39,7 @@ from .system.hands import Hands, Identities
 from .system.history import History, last_lines
 from .system.inbox import Inbox, Requests
 from .system.limits import raise_descriptor_limit
-from .system.orphans import Orphans
+from .system.orphans import Orphans, kill
 from .system.own_log import OwnLog, say
 from .system.places import UnsafeState, make_private
 from .system.records import Records
@@ -128,6 +128,7 @@ class Supervisor(Service):
         self._upgrading = self._undescribed = False
         self._began = time.time()
         self._handover = upgrade.received()
+        self._trial: tuple[str | None, int] | None = None  # the message that asks for an upgrade, the pid that shows it
         self._shutdown: str | None = None  # the message that asked for it
         self._unfinished: list[tuple[str, Answer]] = []
 
@@ -203,7 +204,8 @@ class Supervisor(Service):
         """The reactor runs: find out what there is, then what runs already, then make them agree."""
         reach("supervisor.locked")
         settings, reactor = self._settings, self._reactor
-        self._surroundings = launch.Surroundings.present(raise_descriptor_limit())
+        limit = raise_descriptor_limit() if self._handover is None else self._handover.nofile
+        self._surroundings = launch.Surroundings.present(limit)
         self._records = Records(reactor, settings.state, settings.pids, self._describe, self._problem)
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._inbox = Inbox(reactor, settings.messages, settings.state, self._act, self._problem)
@@ -732,8 +734,12 @@ class Supervisor(Service):
             self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
         if ended is not None:
             self._on_exited({**one, "again": True})
-        if known.identity == identity:
+        if known.identity == identity and not self._was_handed(name, number):
             self._events.append((name, lifecycle.Resumed(number)))
+
+    def _was_handed(self, name: str, number: int) -> bool:
+        """Whether this instance was being stopped when we were executed in the place of an earlier version."""
+        return self._handover is not None and self._handover.stopping.get(name, (0,))[0] == number
 
     def _meet_unrecorded(self, vanished: Iterable[list[Any]], held: list[dict[str, Any]]) -> None:
         """An instance that ran and ended without that its keeper, killed, could even write down its pid."""
@@ -762,7 +768,17 @@ class Supervisor(Service):
         known.applied, known.identity = found, one["id"]
         now = self._reactor.seconds()
         known.process, again = adopted(name, one["number"], one["alive"], found, memory, now)
-        self._events += [(name, event) for event in again]
+        if self._was_handed(name, one["number"]) and again and self._handover is not None:
+            # The stop goes on where it was, since nothing that was sent was lost.
+            _, rung, left = self._handover.stopping[name]
+            reason = memory.reason if memory else ""
+            known.process = msgspec.structs.replace(
+                known.process, state=State.STOPPING, rung=rung, deadline=now + left, reason=reason
+            )
+            self._schedule(name, known)
+            self._watch_stop(name, known, known.process)
+        else:
+            self._events += [(name, event) for event in again]
         self._live += 1
         self._pending.add(name)
         _log.info("{name}: adopted, pid {pid}", name=name, pid=one["pid"])
@@ -1043,9 +1059,10 @@ class Supervisor(Service):
             why = "the supervisor is starting or stopping"
         else:
             try:
-                upgrade.try_out(
+                pid = upgrade.try_out(
                     self._reactor, self._orphans, lambda why: self._guarded(self._tried_out, file_name, why)
                 )
+                self._trial = file_name, pid
             except OSError as error:
                 why = f"cannot run {sys.executable}: {error.strerror}"
         if why:
@@ -1057,22 +1074,39 @@ class Supervisor(Service):
             self._inbox.answer(file_name, Answer(accepted=True, state="accepted"))
 
     def _tried_out(self, file_name: str | None, why: str) -> None:
-        self._upgrading = False
+        self._upgrading, self._trial = False, None
         if why or self._quitting:
             self._stay(file_name, why or "the supervisor is stopping")
             return
         reach("upgrade.tried")
+        upgrade.hold_off_signals()
+        # What came before that is worked off first, and may be the wish to end.
+        self._reactor.callLater(0, self._guarded, self._become, file_name)
+
+    def _become(self, file_name: str | None) -> None:
+        """Execute the installed version, if nobody has asked for the end meanwhile."""
+        if self._quitting:
+            self._stay(file_name, "the supervisor is stopping")
+            return
         self._drain_events()
         self._hands.flush()
         self._record_exits()
         self._records.flush()
         _log.info("upgrading")
+        now, stopping = self._reactor.seconds(), {}
+        for name in self._stopping:
+            process = self._known[name].process
+            if process is not None and process.deadline is not None:
+                stopping[name] = (process.number, process.rung, max(0.0, process.deadline - now))
+        nofile = self._surroundings.nofile
+        handover = upgrade.Handover(self._lock, self._hands.fifos, __version__, nofile, file_name, stopping)
         try:
-            upgrade.execute(upgrade.Handover(self._lock, self._hands.fifos, __version__, file_name))
+            upgrade.execute(handover)
         except OSError as error:
             self._stay(file_name, f"cannot execute {sys.executable}: {error.strerror}")
 
     def _stay(self, file_name: str | None, why: str) -> None:
+        upgrade.hear_signals()
         _log.error("cannot upgrade: {why}; {version} goes on", why=why, version=__version__)
         if file_name is not None:
             self._inbox.answer(file_name, Answer(accepted=True, state="failed", why=f"cannot upgrade: {why}"))
@@ -1120,6 +1154,9 @@ class Supervisor(Service):
         """Nothing runs and the keeper has gone: so do we, with a clean exit."""
         self._hands.leaving = True
         self._records.flush()
+        if self._trial is not None:
+            kill(self._trial[1])
+            self._stay(self._trial[0], "the supervisor is stopping")
         if self._shutdown is not None:
             self._inbox.answer(self._shutdown, Answer(accepted=True, state="done"))
         with contextlib.suppress(OSError):

@@ -387,21 +387,26 @@ class Keeper:
         self.flush()
         fifos = {i.identity: i.fifo for i in self.by_id.values() if i.fifo >= 0}
         pidfds = {i.identity: i.held.pidfd for i in self.by_id.values() if i.held and i.alive and i.held.pidfd >= 0}
-        ends = {i.identity: i.end for i in self.by_id.values() if i.end is not None and not i.alive}
-        handover = os.memfd_create("handover")
-        os.write(handover, json.dumps({"fifos": fifos, "pidfds": pidfds, "ends": ends}).encode())
-        kept = {"lock": self.lock, "handover": handover}
+        ends = {i.identity: i.end for i in self.by_id.values() if not i.alive and not i.adopted}
+        kept = {"lock": self.lock}
         if self.listener is not None:
             kept["listener"] = self.listener.fileno()
-        for descriptor in (*kept.values(), *fifos.values(), *pidfds.values()):
-            os.set_inheritable(descriptor, True)
-        command = [*order["command"], *self.arguments, order["code"], *(f"{key}={fd}" for key, fd in kept.items())]
+        inherited = [*kept.values(), *fifos.values(), *pidfds.values()]
         try:
+            kept["handover"] = os.memfd_create("handover", 0)
+            about = {"fifos": fifos, "pidfds": pidfds, "ends": ends, "patience": self.ending.patience}
+            os.write(kept["handover"], json.dumps(about).encode())
+            command = [*order["command"], *self.arguments, order["code"], *(f"{key}={fd}" for key, fd in kept.items())]
+            for descriptor in inherited:
+                os.set_inheritable(descriptor, True)
             os.execve(command[0], command, kernel.PASSED_ON)
-        except OSError as error:
-            print(f"cannot execute {command[0]}: {error.strerror}", file=sys.stderr)
-            self.hang_up()  # we go on; the supervisor comes again
-            os.close(handover)
+        except (OSError, ValueError) as error:
+            print(f"cannot execute another version: {error}", file=sys.stderr)
+        for descriptor in inherited:
+            os.set_inheritable(descriptor, False)
+        if "handover" in kept:
+            os.close(kept["handover"])
+        self.hang_up()  # we go on; the supervisor comes again
 
     # output
 
@@ -592,10 +597,15 @@ class Keeper:
 
     # instances of a former keeper, and whatever else is not our child
 
-    def adopt_all(self, handover: dict[str, dict[str, Any]]) -> None:
-        """Resume holding every instance of this boot that was started before us and that can be proven ours."""
+    def adopt_all(self, handover: dict[str, Any]) -> None:
+        """Resume holding every instance of this boot that was started before us and that can be proven ours.
+
+        `handover` is what a keeper leaves that executes us in its place, or a supervisor that knows what it held.
+        """
+        self.ending.patience = handover.get("patience")
+        ours, ended = handover.get("ends", {}), []
         fifos = handover.get("fifos") or self.pipes()
-        everything, vanished = adopt.find(self.journal, handover.get("pidfds", {}), self.room() - len(fifos))
+        everything, vanished = adopt.find(self.journal, handover, self.room() - len(fifos))
         for found in everything:
             instance = Instance(found.identity, found.intent, self.logs.get(found.intent["name"]))
             self.by_id[instance.identity] = instance
@@ -604,25 +614,24 @@ class Keeper:
             if found.identity in fifos:
                 self.open_fifo(instance, fifos[found.identity])
             instance.pid, instance.held, instance.began = found.pid, found.held, tree.start_time(found.pid)
-            instance.adopted = found.held is not None or (
-                not found.pid and found.identity not in handover.get("ends", {})
-            )
-            if found.pid and not found.recorded:
+            instance.adopted = found.held is not None or (bool(found.end) and found.identity not in ours)
+            if not found.end and not found.recorded:
                 self.note(instance, adopt.record(found.pid))  # so far only its environment told whose it is
             if found.held is not None:
                 self.hold(found.held, functools.partial(self.adopted_died, instance))
-            elif found.pid:
+            elif not found.end:
                 self.by_pid[found.pid] = self.by_session[found.pid] = instance
             else:
+                self.by_session[found.pid] = instance
                 lived = time.monotonic() - instance.started  # at most: when it died, nobody saw
                 end = {
                     "lived": lived,
                     "at": time.time(),
                     **found.end,
-                    **handover.get("ends", {}).get(found.identity, {}),
+                    **ours.get(found.identity, {}),
                 }
                 instance.alive, instance.end = False, end
-                self.bereaved.add(instance)
+                ended.append(instance)
         for identity, intent in vanished.items():
             # It may have run and ended; then this is all that is left of it.
             if (fifo := fifos.get(identity, -1)) >= 0:
@@ -635,6 +644,7 @@ class Keeper:
             os.close(fifos[identity])
         self.vanished = [(identity, intent["started"]) for identity, intent in vanished.items()]
         self.chores = True
+        self.settle_all(ended)
 
     def hold(self, held: Held, died: Callable[[], None]) -> None:
         """Have `died` called when the process ends."""
@@ -777,13 +787,13 @@ def _heed_children(keeper: Keeper) -> None:
     keeper.watch(heard, woken)
 
 
-def _handed_over(descriptor: int) -> dict[str, dict[str, Any]]:
-    """What a keeper left to us when it executed us in its place."""
+def _handed_over(descriptor: int) -> dict[str, Any]:
+    """What whoever started us left to us: see Keeper.adopt_all."""
     if descriptor < 0:
         return {}
     with open(descriptor, "rb") as file:
         file.seek(0)
-        found: dict[str, dict[str, Any]] = json.loads(file.read())
+        found: dict[str, Any] = json.loads(file.read())
         return found
 
 

@@ -35,7 +35,7 @@ def record(pid: int) -> dict[str, Any]:
 
 
 class Found:
-    """One instance on disk: our own child, or held, or ended (`pid` 0) as its exit line says."""
+    """One instance on disk: our own child, or held, or ended as `end` says."""
 
     def __init__(self, identity: str, intent: dict[str, Any], pid: int = 0, held: Held | None = None) -> None:
         self.identity, self.intent, self.pid, self.held = identity, intent, pid, held
@@ -43,21 +43,26 @@ class Found:
         self.recorded = True
 
 
-def find(journal: Journal, pidfds: dict[str, int], room: int) -> tuple[list[Found], dict[str, dict[str, Any]]]:
+def find(journal: Journal, handover: dict[str, Any], room: int) -> tuple[list[Found], dict[str, dict[str, Any]]]:
     """Every instance of this boot that was started before, and the intents of those of which there is no trace.
 
-    What is stale is forgotten. `pidfds` were held before we executed ourselves anew: those need no proof.
+    What is stale is forgotten. The pidfds of the handover need no proof; its records are of
+    what was found when its keeper was dead.
     `room` is how many pidfds there are descriptors for.
     """
     here = boot()
     found: list[Found] = []
     vanished: dict[str, dict[str, Any]] = {}
     everybody: dict[str, list[int]] | None = None
+    pidfds = handover.get("pidfds", {})
     for identity, steps in journal.read():
         intent = steps.get("intent")
         if intent is None or intent.get("boot") != here or not _is_whole(intent):
             journal.forget(identity)
             continue
+        if "record" not in steps and identity in pidfds and identity in handover.get("records", {}):
+            pid, began = handover["records"][identity]
+            steps["found"] = {"pid": pid, "began": began}
         if everybody is None and "exit" not in steps and not _is_recorded(steps):
             everybody = tree.everybody()
         one = _prove(identity, steps, (everybody or {}).get(identity, []), pidfds.get(identity, -1), room > len(found))
@@ -73,28 +78,32 @@ def _prove(
 ) -> Found | None:
     """What became of one instance; None when it was never started."""
     found = Found(identity, steps["intent"])
-    if "exit" in steps:
-        found.end = {key: value for key, value in steps["exit"].items() if key != "step"}
-        return found
     if _is_recorded(steps):
-        pid, began = steps["record"]["pid"], steps["record"]["began"]
+        recorded = steps.get("record") or steps["found"]
+        pid, began = recorded["pid"], recorded["began"]
+        found.recorded = "record" in steps
+    elif "exit" in steps:
+        pid, began = 0, 0
     else:
         found.recorded = False
         leader = next((pid for pid in marked if tree.session(pid) == pid), None)
         if leader is None and not marked:
             return None
         pid, began = leader or 0, leader and tree.start_time(leader)
-    if pid and tree.start_time(pid) == began and tree.parent(pid) == os.getpid():
+    if "exit" in steps:
+        found.pid = pid
+        found.end = {key: value for key, value in steps["exit"].items() if key != "step"} | {"was": [pid, began]}
+    elif pid and tree.start_time(pid) == began and tree.parent(pid) == os.getpid():
         found.pid = pid
     elif (held := _hold_if_it_is(pid, began, pidfd, room)) is not None:
         found.pid, found.held = pid, held
     else:
-        found.end = {"unknown": True, "was": [pid, began]}
+        found.pid, found.end = pid, {"unknown": True, "was": [pid, began]}
     return found
 
 
 def _is_recorded(steps: dict[str, dict[str, Any]]) -> bool:
-    recorded = steps.get("record", {})
+    recorded = steps.get("record") or steps.get("found", {})
     return _is_number(recorded.get("pid")) and _is_number(recorded.get("began"))
 
 

@@ -34,6 +34,8 @@ class Ending:
         """There is a supervisor: everything is its affair."""
         self.turn += 1
         self.under_way = False
+        for instance in self.keeper.by_id.values():
+            instance.ordered = instance.ordered and not instance.alive
 
     def begin(self) -> None:
         """Stop everything."""

@@ -74,12 +74,12 @@ def make_cgroup(directory: str) -> str:
     return directory
 
 
-def enter_cgroup(directory: str, pid: int) -> None:
-    """Put a process (0: ourselves) into a control group, if there is one."""
+def _enter_cgroup(directory: str) -> None:
+    """Go into a control group, if there is one."""
     try:
         if directory:
             with open(f"{directory}/cgroup.procs", "w") as file:
-                file.write(str(pid))
+                file.write("0")
     except OSError:
         pass
 
@@ -106,11 +106,8 @@ def spawn(order: dict[str, Any], fifo: str, cgroup: str) -> int:
     """Start what `order` says with its output in the FIFO named `fifo`; its pid. Raises Refused."""
     changes_user = order.get("uid") is not None or order.get("gid") is not None
     try:
-        if changes_user:
-            return _by_fork(order, fifo, cgroup)
-        pid = _by_posix_spawn(order, fifo)
-        enter_cgroup(cgroup, pid)
-        return pid
+        # Into its control group it must go itself, before it can start anything.
+        return _by_fork(order, fifo, cgroup) if changes_user or cgroup else _by_posix_spawn(order, fifo)
     except OSError as error:
         raise Refused(f"cannot run {order['path']!r}: {error.strerror}") from None
 
@@ -171,7 +168,7 @@ def _set_limit(limit: tuple[int, int]) -> None:
 
 
 def _by_fork(order: dict[str, Any], fifo: str, cgroup: str) -> int:
-    """The way for another user: what fails between fork and exec comes back through a pipe that exec closes."""
+    """The way for another user or a control group: what fails before the exec comes back through a pipe."""
     told, tell = os.pipe()
     try:
         pid = os.fork()
@@ -180,7 +177,7 @@ def _by_fork(order: dict[str, Any], fifo: str, cgroup: str) -> int:
         os.close(tell)
         raise
     if not pid:
-        enter_cgroup(cgroup, 0)
+        _enter_cgroup(cgroup)
         _become(order, fifo, tell)
     os.close(tell)
     with open(told, "rb") as pipe:

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from ..keeper.kernel import PASSED_ON, pidfd_open, reach
 from ..keeper.wire import PROTOCOL, Unpacker, pack
-from .orphans import start_time
+from .orphans import find_marked, start_time
 
 _log = Logger(namespace="ncolony")
 _KEEPER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "keeper")
@@ -66,6 +66,7 @@ class Hands:
         # identity -> pidfd of an instance whose parent we do not become should its keeper die: the next keeper, which
         # inherits it, can tell how it ended all the same.
         self._pidfds: dict[str, int] = {}
+        self._records: dict[str, tuple[int, int]] = {}  # pid and start time of what was found after a keeper's death
         self._started: set[int | None] = set()  # pids of keepers that are our children
         self.welcome_sent: Callable[[], Message] = dict
         self.pid: int | None = None
@@ -136,7 +137,7 @@ class Hands:
             yield []
             return
         with tempfile.TemporaryFile() as file:
-            file.write(json.dumps({"pidfds": self._pidfds}).encode())
+            file.write(json.dumps({"pidfds": self._pidfds, "records": self._records}).encode())
             file.flush()
             inherited = (file.fileno(), *self._pidfds.values())
             for descriptor in inherited:
@@ -253,17 +254,28 @@ class Hands:
 
     def rescue(self, identities: Iterable[str]) -> None:
         """The keeper is dead, and may not have told of these: what it wrote down of them is still known."""
+        unrecorded = set()
         for identity in identities:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StopIteration):
+            try:
                 with open(f"{self._state}/instances/{identity}", "rb") as file:
-                    recorded = next(line for line in map(json.loads, file) if line["step"] == "record")
-                self.meet(identity, recorded["pid"], recorded["began"], old=True)
+                    steps = {line["step"]: line for line in map(json.loads, file)}
+                if "record" in steps:
+                    self.meet(identity, steps["record"]["pid"], steps["record"]["began"], old=True)
+                else:
+                    unrecorded.add(identity)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        for identity, pid in find_marked(unrecorded).items():
+            began = start_time(pid)
+            self.meet(identity, pid, began, old=True)
+            self._records[identity] = pid, began
 
     def release(self, identity: str) -> None:
         """The instance is over: its FIFO is not needed any more."""
         for held in (self.fifos, self._pidfds):
             if (descriptor := held.pop(identity, None)) is not None:
                 os.close(descriptor)
+        self._records.pop(identity, None)
 
     def _is_full(self) -> bool:
         """Whether the descriptors that are left are needed for other things."""
@@ -293,10 +305,10 @@ class Hands:
 
         What keeps it from being done is in `problem`.
         """
-        self.protocol, self.pid, self.problem = welcome["protocol"], welcome["pid"], ""
+        self.protocol, self.pid, self.problem = max(welcome["protocol"], 1), welcome["pid"], ""
         self._welcomed = True
-        if abs(self.protocol - PROTOCOL) > 1:
-            self.problem = f"the keeper (pid {self.pid}) speaks protocol {self.protocol}, we speak {PROTOCOL}"
+        if abs(welcome["protocol"] - PROTOCOL) > 1:
+            self.problem = f"the keeper (pid {self.pid}) speaks protocol {welcome['protocol']}, we speak {PROTOCOL}"
         elif self.protocol < _SINCE["upgrade"] and self._code != welcome.get("code"):
             self.problem = f"the keeper (pid {self.pid}) is of an older version, which cannot be upgraded in place"
         elif welcome.get("code") != self._code and self._tried != self.pid:
@@ -305,7 +317,8 @@ class Hands:
                 # It is known to run before the present one gives up its place.
                 subprocess.run([*_COMMAND, "check"], check=True, capture_output=True, timeout=_TRIAL_S, env=PASSED_ON)
             except (OSError, subprocess.SubprocessError) as error:
-                self.problem = f"cannot upgrade the keeper: {error}"
+                said = (getattr(error, "stderr", b"") or b"").decode("utf-8", "backslashreplace").strip()
+                self.problem = f"cannot upgrade the keeper: {said.splitlines()[-1] if said else error}"
                 return False
             _log.info("the keeper is of another version: having it replaced")
             self.order({"do": "upgrade", "command": _COMMAND, "code": self._code})

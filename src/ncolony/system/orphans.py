@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Container
@@ -71,6 +72,21 @@ class Orphans:
             return None
         end = self.end_of(*fit[0])
         return None if end is None else (fit[0][0], end)
+
+
+def find_marked(identities: Container[str]) -> dict[str, int]:
+    """The leaders of these instances, by the mark in their environment, where they live."""
+    found = {}
+    mark = b"NCOLONY_INSTANCE="
+    for entry in os.listdir("/proc") if identities else ():
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as file:
+                for variable in file.read().split(b"\0"):
+                    if variable.startswith(mark) and _leads_session(int(entry)):
+                        identity = variable[len(mark) :].decode("ascii", "replace")
+                        if identity in identities:
+                            found[identity] = int(entry)
+    return found
 
 
 def _in_words(status: int) -> dict[str, Any]:

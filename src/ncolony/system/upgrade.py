@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ from .orphans import Orphans, kill
 VARIABLE = "NCOLONY_HANDOVER"
 # It is only to show that it can be started: options parsed, modules imported.
 TRIAL = "trial"
+# What it says then.
+_CAN_START = "ncolony can be started"
 # A machine may be slow; python and Twisted take 0.3 s to start.
 _PATIENCE_S = 60.0
 # What may come while nobody listens waits for the new program.
@@ -32,7 +35,10 @@ class Handover(msgspec.Struct):
     lock: int
     fifos: dict[str, int]
     version: str
+    nofile: int | None  # the soft limit of descriptors that we were started with
     message: str | None = None  # the file name of the message that asked for it
+    # name -> its instance that is being stopped: number, next step of the sequence, seconds until then
+    stopping: dict[str, tuple[int, int, float]] = {}
 
 
 def command() -> list[str]:
@@ -40,9 +46,11 @@ def command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def is_trial() -> bool:
-    """Whether we are only to show that we can be started."""
-    return os.environ.get(VARIABLE) == TRIAL
+def end_trial() -> None:
+    """End here if we were only to show that we can be started."""
+    if os.environ.get(VARIABLE) == TRIAL:
+        print(_CAN_START)
+        sys.exit(0)
 
 
 def received() -> Handover | None:
@@ -57,8 +65,8 @@ def received() -> Handover | None:
     return handover
 
 
-def try_out(reactor: Any, orphans: Orphans, done: Any) -> None:
-    """Start the installed version to see whether it can be; `done(why not, or "")` follows.
+def try_out(reactor: Any, orphans: Orphans, done: Callable[[str], None]) -> int:
+    """Start the installed version to see whether it can be; `done(why not, or "")` follows. The pid of the trial.
 
     :raises OSError: when not even that is possible.
     """
@@ -85,16 +93,17 @@ def try_out(reactor: Any, orphans: Orphans, done: Any) -> None:
             output.seek(0)
             said = output.read().decode("utf-8", "backslashreplace").strip().splitlines()
         code = os.waitstatus_to_exitcode(status)
-        if code == 0:
+        if code == 0 and said[-1:] == [_CAN_START]:
             done("")
         else:
             done(f"the installed version cannot start: {said[-1] if said else f'it ended with {code}'}")
 
     orphans.expect(pid, ended)
+    return pid
 
 
 def execute(handover: Handover) -> None:
-    """Become the installed version. Returns only by an error.
+    """Become the installed version, with signals held off. Returns only by an error.
 
     :raises OSError: when it cannot be executed; nothing has changed then.
     """
@@ -104,7 +113,6 @@ def execute(handover: Handover) -> None:
         file.write(msgspec.json.encode(handover))
         file.flush()
         file.seek(0)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             for descriptor in (*kept, file.fileno()):
                 os.set_inheritable(descriptor, True)
@@ -115,6 +123,11 @@ def execute(handover: Handover) -> None:
                 with contextlib.suppress(OSError):
                     os.set_inheritable(descriptor, False)
             hear_signals()
+
+
+def hold_off_signals() -> None:
+    """From now on signals wait for the new program; those that came before are still worked off by this one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def hear_signals() -> None:
