@@ -768,7 +768,7 @@ class Supervisor(Service):
         known.applied, known.identity = found, one["id"]
         now = self._reactor.seconds()
         known.process, again = adopted(name, one["number"], one["alive"], found, memory, now)
-        if self._was_handed(name, one["number"]) and again and self._handover is not None:
+        if self._was_handed(name, one["number"]) and self._handover is not None:
             # The stop goes on where it was, since nothing that was sent was lost.
             _, rung, left = self._handover.stopping[name]
             reason = memory.reason if memory else ""
@@ -1046,6 +1046,7 @@ class Supervisor(Service):
             digest=applied.digest if applied else "",
             last_exit=known.last_exit,
             holding=known.holding,
+            pending="" if process.pending is None else process.pending.action.value,
         )
 
     # another version of ourselves
@@ -1080,8 +1081,8 @@ class Supervisor(Service):
             return
         reach("upgrade.tried")
         upgrade.hold_off_signals()
-        # What came before that is worked off first, and may be the wish to end.
-        self._reactor.callLater(0, self._guarded, self._become, file_name)
+        # What came before that stands in the same queue, and may be the wish to end.
+        self._reactor.callFromThread(self._guarded, self._become, file_name)
 
     def _become(self, file_name: str | None) -> None:
         """Execute the installed version, if nobody has asked for the end meanwhile."""
@@ -1096,7 +1097,7 @@ class Supervisor(Service):
         now, stopping = self._reactor.seconds(), {}
         for name in self._stopping:
             process = self._known[name].process
-            if process is not None and process.deadline is not None:
+            if process is not None and process.deadline is not None and process.pending is None:
                 stopping[name] = (process.number, process.rung, max(0.0, process.deadline - now))
         nofile = self._surroundings.nofile
         handover = upgrade.Handover(self._lock, self._hands.fifos, __version__, nofile, file_name, stopping)
@@ -1199,7 +1200,8 @@ def _memory(status: Status) -> Memory:
     wait = (status.next_try or 0.0) - time.time()
     last = None if status.last_exit is None else _exit_from(status.last_exit)
     return Memory(
-        status.state, status.generation, status.wanted, status.instance, status.reason, wait, last, status.restarts
+        status.state, status.generation, status.wanted, status.instance, status.reason, wait, last, status.restarts,
+        status.pending,
     )  # fmt: skip
 
 

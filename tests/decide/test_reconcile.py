@@ -134,6 +134,15 @@ def test_a_memory_ends_with_the_next_change(left: Memory) -> None:
     assert (process.state, process.number, len(effects)) == (State.STARTING, 8, 1)
 
 
+def test_adopted_with_leftovers_of_its_own_end() -> None:
+    """What ended by itself is judged by its policy again, and not simply started anew."""
+    left = Memory("STOPPING", "g", "up", 3, "", 0.0, None, 7, "rest")
+    process, events = adopted("web", 3, False, BASE, left, 10.0)
+    assert (process.state, events) == (State.STARTING, ())
+    down = msgspec.structs.replace(left, wanted="down")
+    assert adopted("web", 3, False, BASE, down, 10.0)[0].state is State.STOPPING
+
+
 @pytest.mark.parametrize(
     ("memory", "alive", "state", "wanted", "again"),
     [

@@ -327,8 +327,9 @@ class World:
             return
         wait = max(0.0, process.deadline - self.now) if process.deadline is not None else 0.0
         memory = Memory(
-            process.state, "g", process.wanted, process.number, process.reason, wait, process.last, process.restarts
-        )
+            process.state, "g", process.wanted, process.number, process.reason, wait, process.last, process.restarts,
+            "" if process.pending is None else process.pending.action.value,
+        )  # fmt: skip
         found = Applied("g", "d", process.policy, process.enabled)
         events: list[Event] = []
         if newest is not None and self.number not in self.over:

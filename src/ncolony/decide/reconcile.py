@@ -30,6 +30,7 @@ class Memory(msgspec.Struct, frozen=True):
     wait: float  # seconds until the next try, for BACKOFF
     last: Exit | None = None
     restarts: int = 0
+    pending: str = ""  # what follows when the leftovers of an instance that ended by itself are gone
 
 
 def change(before: Applied | None, found: Applied | None) -> Event | None:
@@ -86,7 +87,9 @@ def adopted(
     stopping = memory is not None and memory.state == State.STOPPING and memory.number == number
     state = State.STARTING
     again: tuple[Event, ...] = ()
-    if not alive and (stopping or down):
+    if memory is not None and memory.pending and not alive and not down:
+        pass  # it ended by itself: its policy says again what follows
+    elif not alive and (stopping or down):
         state = State.STOPPING
     elif down:
         again = (Stop(),)

@@ -43,6 +43,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     digest: str
     last_exit: LastExit | None
+    pending: str = ""  # while what an ended instance left behind is stopped: what follows, start, wait or rest
     holding: tuple[str, ...] = ()  # what a stop still waits for, such as "pid 123 (sleep)"
 
 
