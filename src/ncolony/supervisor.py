@@ -129,6 +129,8 @@ class Supervisor(Service):
         self._began = time.time()
         self._handover = upgrade.received()
         self._trial: tuple[str | None, int] | None = None  # the message that asks for an upgrade, the pid that shows it
+        self._signals: dict[str, tuple[str, int, messages.Signal]] = {}  # message -> instance, signal, not yet sent
+        self._left = False  # the keeper has said that it leaves
         self._shutdown: str | None = None  # the message that asked for it
         self._unfinished: list[tuple[str, Answer]] = []
 
@@ -622,15 +624,17 @@ class Supervisor(Service):
     def _on_lost(self, message: dict[str, Any]) -> None:
         self._hands.rescue(self._instances.keys() - {known.identity for known in self._known.values() if known.pid})
         self._orphans.reap()
-        if self._hands.leaving or (self._quitting and self._adopted and not self._live):
+        if self._left:
             self._finish()
         else:
+            self._hands.leaving = False  # it left something undone
             _log.error("the keeper is gone; starting another, which adopts what runs")
             if message.get("why"):
                 self._problem("keeper", f"the keeper cannot start: {message['why']}")
 
     def _on_leaving(self, message: dict[str, Any]) -> None:
         """The keeper has nothing left to do; its end is announced by the connection's."""
+        self._left = True
 
     def _on_welcome(self, message: dict[str, Any]) -> None:
         """Agree with the keeper about what runs."""
@@ -651,10 +655,16 @@ class Supervisor(Service):
             del self._instances[identity]
         self._hands.sweep(present)
         self._hands.agreed = True
+        self._signal_again()
         self._describe_ourselves()
         if not self._adopted:
             self._adopted = True
             self._begin_to_act(held)
+        elif self._quitting:
+            self._drain_events()
+            self._quit_if_done()
+        else:
+            self._apply_all()
 
     def _begin_to_act(self, held: list[dict[str, Any]]) -> None:
         """It is known what runs: make it agree with what should, and carry on with what was asked for."""
@@ -688,13 +698,13 @@ class Supervisor(Service):
         for file_name, answer in self._unfinished:
             if file_name == handed:
                 self._inbox.answer(file_name, msgspec.structs.replace(answer, state="done"))
-            elif answer.goal == _SHUTDOWN:
-                continue
-            elif not answer.goal:
+            elif answer.goal in tuple(Goal):
+                self._resume_request(file_name, answer)
+            elif answer.goal == _SHUTDOWN or os.path.exists(f"{self._settings.messages}/{file_name}"):
+                continue  # is being done, or will be done again
+            else:
                 why = "the supervisor was replaced before it was done; the status says what became of it"
                 self._inbox.answer(file_name, msgspec.structs.replace(answer, state="failed", why=why))
-            else:
-                self._resume_request(file_name, answer)
         self._unfinished = []
 
     def _resume_request(self, file_name: str, answer: Answer) -> None:
@@ -726,6 +736,14 @@ class Supervisor(Service):
                 self._done_with(identity)
                 self._pending.add(name)
                 return
+            gone = self._adopted and known.process is None and known.definition is None
+            if ended is not None and one["empty"] and gone:
+                # It was gone already; the keeper that should have forgotten it was killed.
+                self._note_exit(name, known, identity, number, _exit_in(ended), {**one, **ended}, again=True)
+                self._done_with(identity)
+                if known.problem is None:
+                    del self._known[name]
+                return
             if known.process is None or known.process.number < number:
                 self._adopt(name, known, one)
         if one["alive"]:
@@ -754,6 +772,7 @@ class Supervisor(Service):
                 self._on_exited({"id": identity, "end": end, "empty": True})
 
     def _adopt(self, name: str, known: Known, one: dict[str, Any]) -> None:
+        former = known.process
         generation, digest, policy = one["memo"]
         policy = msgspec.convert(policy, Policy)
         memory = None
@@ -779,7 +798,7 @@ class Supervisor(Service):
             self._watch_stop(name, known, known.process)
         else:
             self._events += [(name, event) for event in again]
-        self._live += 1
+        self._live += former is None or former.state not in _LIVE
         self._pending.add(name)
         _log.info("{name}: adopted, pid {pid}", name=name, pid=one["pid"])
 
@@ -901,6 +920,10 @@ class Supervisor(Service):
     # output
 
     def _on_output(self, message: dict[str, Any]) -> None:
+        if message["name"] not in self._known:
+            # Gone, and all that it said was forwarded; or catch_up finds it, from where it was forwarded to.
+            self._forwarded(message["name"], message["to"])
+            return
         self._follower.output(message["name"], message["from"], message["to"], message["last"])
 
     def _forwarded(self, name: str, offset: int) -> None:
@@ -984,8 +1007,23 @@ class Supervisor(Service):
         if known.identity is None or known.pid is None or number is None:
             self._fail(file_name, f"{message.name} does not run")
             return
-        self._hands.signal(known.identity, number, message.scope, wake=False)
-        self._inbox.answer(file_name, Answer(accepted=True, state="done", names=(printable(message.name),)))
+        self._signals[file_name] = (known.identity, number, message)
+        self._hands.signal(known.identity, number, message.scope, wake=False, ack=file_name)
+        self._inbox.answer(file_name, Answer(accepted=True, state="accepted", names=(printable(message.name),)))
+
+    def _on_signalled(self, message: dict[str, Any]) -> None:
+        if (sent := self._signals.pop(message["ack"], None)) is None:
+            return
+        name = printable(sent[2].name)
+        if message["done"]:
+            self._inbox.answer(message["ack"], Answer(accepted=True, state="done", names=(name,)))
+        else:
+            self._fail(message["ack"], f"{name} does not run any more")
+
+    def _signal_again(self) -> None:
+        """What was to be sent by a keeper that died is sent by the next, if the instance is the same."""
+        for file_name, (identity, number, message) in self._signals.items():
+            self._hands.signal(identity, number, message.scope, wake=False, ack=file_name)
 
     def _fail(self, file_name: str, why: str) -> None:
         _log.error("message {file_name}: {why}", file_name=file_name, why=why)
@@ -1130,6 +1168,9 @@ class Supervisor(Service):
                 sys.stderr.write("cannot stop what runs: the keeper does not answer\n")
                 self._give_up()
             return  # first find out what runs: see _on_welcome
+        if again and not self._hands.connected and not self._live:
+            self._finish()  # no keeper can be had that would tell us more
+            return
         for name, known in self._known.items():
             if known.process is not None:
                 if again:
@@ -1142,10 +1183,8 @@ class Supervisor(Service):
     def _quit_if_done(self) -> None:
         if self._live:
             return
-        if self._hands.connected and not self._hands.leaving:
+        if self._hands.agreed and not self._hands.leaving:
             self._follower.when_idle(self._let_the_keeper_go)
-        elif not self._hands.connected:
-            self._finish()
 
     def _let_the_keeper_go(self) -> None:
         self._record_exits()

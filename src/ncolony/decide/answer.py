@@ -7,7 +7,7 @@ import enum
 from .lifecycle import Process, State, Wanted
 
 
-class Goal(enum.Enum):
+class Goal(enum.StrEnum):
     """What a request wants to see."""
 
     UP = "up"

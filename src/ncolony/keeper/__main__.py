@@ -228,10 +228,11 @@ class Keeper:
             log.find()
         held = [instance.described() for instance in self.by_id.values()]
         about = {"protocol": PROTOCOL, "pid": os.getpid(), "code": self.code, "vanished": self.vanished}
-        self.tell({"is": "welcome", **about, "held": held})
+        # Before ends are told, so that what a process that is gone said last is forwarded first.
         for log in self.logs.by_name.values():
             log.told, log.announced = False, 0
             self.announce(log)
+        self.tell({"is": "welcome", **about, "held": held})
         for instance in self.by_id.values():
             instance.reported = not instance.alive
             if instance.empty:
@@ -299,6 +300,7 @@ class Keeper:
         """Signal one snapshot of the tree (or the leader alone), once; KILL goes on until the tree is empty."""
         instance = self.by_id.get(order["id"])
         if instance is None:
+            self.acknowledge(order, False)
             return
         reach("signal.ordered")
         whole = order["scope"] == "tree"
@@ -310,6 +312,12 @@ class Keeper:
             instance.killing |= order["signal"] == signal.SIGKILL
         self.signal(instance, order["signal"], whole, order.get("wake", False))
         reach("signal.sent")
+        self.acknowledge(order, instance.alive)
+
+    def acknowledge(self, order: dict[str, Any], done: bool) -> None:
+        """Say that a signal was sent, to a supervisor that wants to know."""
+        if order.get("ack"):
+            self.tell({"is": "signalled", "ack": order["ack"], "done": done})
 
     def signal(self, instance: Instance, number: int, whole: bool, wake: bool) -> None:
         if whole and number == signal.SIGKILL and instance.cgroup:

@@ -57,7 +57,12 @@ class Follower:
 
     def offsets(self) -> dict[str, int]:
         """What every log was forwarded to, for a keeper that does not know."""
-        return {name: reader.offset for name, reader in self._readers.items()}
+        found = {name: reader.offset for name, reader in self._readers.items()}
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._commits):
+                if name not in found and (committed := self._committed(name)) is not None:
+                    found[name] = committed
+        return found
 
     def catch_up(self, alive: Container[str]) -> None:
         """Forward what is in the logs already and was not forwarded before we came, also of what does not run."""

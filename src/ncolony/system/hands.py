@@ -291,9 +291,12 @@ class Hands:
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self._state}/{directory}/{identity}")
 
-    def signal(self, identity: str, number: int, scope: str, wake: bool) -> None:
-        """Send a signal to an instance's tree or process; `wake` continues what is stopped."""
-        self.order({"do": "signal", "id": identity, "signal": number, "scope": scope, "wake": wake})
+    def signal(self, identity: str, number: int, scope: str, wake: bool, ack: str = "") -> None:
+        """Send a signal to an instance's tree or process; `wake` continues what is stopped.
+
+        With `ack` the keeper reports that word when it has done so.
+        """
+        self.order({"do": "signal", "id": identity, "signal": number, "scope": scope, "wake": wake, "ack": ack})
 
     def forget(self, identity: str) -> None:
         """We have taken note of the exit."""
