@@ -1199,6 +1199,7 @@ class Supervisor(Service):
             self._stay(self._trial[0], "the supervisor is stopping")
         if self._shutdown is not None:
             self._inbox.answer(self._shutdown, Answer(accepted=True, state="done"))
+            self._inbox.remove(self._shutdown)
         with contextlib.suppress(OSError):
             os.unlink(f"{self._settings.state}/supervisor.json")
         _log.info("stopped")

@@ -64,7 +64,7 @@ class Inbox:
 
     def _take(self, name: str, entry: Entry) -> None:
         if self._first and self._answered(name, entry):
-            self._remove(name)
+            self.remove(name)
             return
         message = Problem(name, "", entry.why) if entry.data is None else decode(name, entry.data)
         if isinstance(message, Problem):
@@ -76,7 +76,7 @@ class Inbox:
         reach("message.read")
         self._act(name, message)
         reach("message.acted")
-        if not self._remove(name):
+        if not self.remove(name):
             self._stuck[name] = (entry.mtime_ns, entry.data)
 
     def _answered(self, name: str, entry: Entry) -> bool:
@@ -91,7 +91,7 @@ class Inbox:
         except (OSError, msgspec.DecodeError):
             return False
 
-    def _remove(self, name: str) -> bool:
+    def remove(self, name: str) -> bool:
         """Remove a handled message; False where that is not allowed, and then it must not be handled again."""
         try:
             os.unlink(f"{self._directory.path}/{name}")
@@ -128,7 +128,7 @@ class Inbox:
         try:
             os.rename(source, target)
         except OSError:  # another filesystem, or a read-only one
-            if not self._remove(name):
+            if not self.remove(name):
                 self._stuck[name] = (0, None)
 
     def answer(self, name: str, answer: Answer) -> None:
@@ -149,7 +149,7 @@ class Inbox:
         for name, answer in list(self._unwritten.items()):
             self.answer(name, answer)
         for name in list(self._stuck):
-            if self._remove(name):
+            if self.remove(name):
                 del self._stuck[name]
 
     def _expire(self) -> None:
