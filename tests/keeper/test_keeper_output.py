@@ -96,6 +96,7 @@ def test_every_line_once_through_deaths_of_the_keeper(bench: Bench, line: Line) 
     """A flood of lines is in the log once each and in order, however often the keeper is killed meanwhile."""
     line.close()
     second = bench.call()
+    second.hello()
     log = {"max_bytes": 300_000, "keep": 1000}
     order = bench.order(writer(100_000), name="flood", log={"forward": False, **log})
     second.say(**order)
@@ -110,6 +111,7 @@ def test_every_line_once_through_deaths_of_the_keeper(bench: Bench, line: Line) 
         size = wait_for(grown, "the log has grown")
         bench.kill_keeper()
         third = bench.start_keeper()
+        third.hello()
         third.say("log", name="flood", log={"forward": False, **log})
         deaths += 1
     held = third.hello()[order["id"]]

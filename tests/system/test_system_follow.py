@@ -32,6 +32,14 @@ class Scribe:
         self.end += len(data)
         return self.end
 
+    def finish(self, data: bytes = b"") -> int:
+        """An instance ends, having written `data`; where a newline does not say so, the keeper does."""
+        end = self.write(data) if data else self.end
+        if not (self.directory / "current").read_bytes().endswith(b"\n"):
+            with (self.directory / "cuts").open("ab") as cuts:
+                cuts.write(struct.pack("!Q", end))
+        return end
+
     def rotate(self) -> Path:
         """Begin a new file; the one that was current until now."""
         kept = self.directory / f"{self.begin:020d}.log"
@@ -115,7 +123,7 @@ def test_unfinished_line_waits(following: Desktop, web: Scribe) -> None:
 
 def test_unfinished_line_is_said_at_the_end_of_an_instance(following: Desktop, web: Scribe) -> None:
     """What an instance wrote last without a newline is a line, and the next instance's first is another."""
-    following.follower.output("web", 0, web.write(b"one\nlast words"), True)
+    following.follower.output("web", 0, web.finish(b"one\nlast words"), True)
     assert following.lines() == [b"one", b"last words"]
     following.follower.output("web", web.end, web.write(b"new\n"), False)
     assert following.lines() == [b"new"]
@@ -125,14 +133,14 @@ def test_end_is_told_after_the_words(following: Desktop, web: Scribe) -> None:
     """The end of an instance told later finishes the line that was waiting."""
     following.follower.output("web", 0, web.write(b"words"), False)
     assert following.lines() == []
-    following.follower.output("web", 0, web.end, True)
+    following.follower.output("web", 0, web.finish(), True)
     assert following.lines() == [b"words"]
 
 
 def test_ends_and_beginnings_in_one_turn(following: Desktop, web: Scribe) -> None:
     """Several instances that ended while we were busy are kept apart."""
     for words in (b"a", b"b\nc", b"d\n", b"e"):
-        following.follower.output("web", web.end, web.write(words), True)
+        following.follower.output("web", web.end, web.finish(words), True)
     following.follower.output("web", web.end, web.write(b"f\n"), False)
     assert following.lines() == [b"a", b"b", b"c", b"d", b"e", b"f"]
 
@@ -229,7 +237,7 @@ def test_long_line_comes_in_pieces(following: Desktop, web: Scribe, character: s
 def test_binary_without_newlines(following: Desktop, web: Scribe) -> None:
     """Bytes that are no text and no lines are said, all of them."""
     data = bytes(range(128, 256)) * 2000
-    following.follower.output("web", 0, web.write(data), True)
+    following.follower.output("web", 0, web.finish(data), True)
     following.wait_until_done("web", web.end)
     assert b"".join(line for _, line, _ in following.said) == data
 
@@ -265,6 +273,8 @@ def test_catching_up(following: Desktop, web: Scribe) -> None:
         scribe.write(b"one\ntwo\n")
         scribe.rotate()
         scribe.write(b"three\nfou")
+        if scribe.directory.name == "ended":
+            scribe.finish()
     for name in ("web", "ended"):
         (following.commits / name).write_bytes(b"%020d" % 4)
     following.follower.catch_up({"web", "new"})
@@ -286,14 +296,37 @@ def test_commit_that_makes_no_sense(following: Desktop, web: Scribe, content: by
 
 
 def test_log_that_was_removed_begins_anew(following: Desktop, web: Scribe) -> None:
-    """When the log was removed and is written anew, its lines are said from the start."""
+    """When the log was removed while nobody forwarded, the lines of the new one are said from the start."""
     following.follower.output("web", 0, web.write(b"old\n" * 100), False)
     assert len(following.lines()) == 100
     for path in web.directory.iterdir():
         path.unlink()
     web.begin = web.end = 0
-    following.follower.output("web", 0, web.write(b"new\n"), False)
+    following.another().output("web", 0, web.write(b"new\n"), False)
     assert following.lines() == [b"new"]
+
+
+def test_word_that_comes_late(following: Desktop, web: Scribe) -> None:
+    """What the keeper told before more was found in the files turns nothing back."""
+    (following.commits / "web").write_bytes(b"%020d" % 0)
+    web.write(b"one\ntwo\n")
+    following.follower.catch_up({"web"})
+    assert following.lines() == [b"one", b"two"]
+    following.follower.output("web", 0, 4, False)
+    assert following.lines() == []
+    following.follower.output("web", 0, web.write(b"three\n"), False)
+    assert following.lines() == [b"three"]
+
+
+def test_piece_across_a_rotation(following: Desktop, web: Scribe) -> None:
+    """A line that is unfinished in the next file is read again from the file it begins in."""
+    web.write(b"one\ntw")
+    web.rotate()
+    following.follower.output("web", 0, web.write(b"o\nthr"), False)
+    assert following.lines() == [b"one", b"two"]
+    web.rotate()
+    following.follower.output("web", 0, web.write(b"ee\n"), False)
+    assert following.lines() == [b"three"]
 
 
 def test_missing_log(following: Desktop, web: Scribe) -> None:

@@ -630,7 +630,8 @@ class Keeper:
             elif not found.end:
                 self.by_pid[found.pid] = self.by_session[found.pid] = instance
             else:
-                self.by_session[found.pid] = instance
+                if found.identity in ours:
+                    self.by_session[found.pid] = instance
                 lived = time.monotonic() - instance.started  # at most: when it died, nobody saw
                 end = {
                     "lived": lived,

@@ -98,7 +98,7 @@ def _prove(
     elif (held := _hold_if_it_is(pid, began, pidfd, room)) is not None:
         found.pid, found.held = pid, held
     else:
-        found.pid, found.end = pid, {"unknown": True, "was": [pid, began]}
+        found.end = {"unknown": True, "was": [pid, began]}
     return found
 
 

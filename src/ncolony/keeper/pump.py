@@ -236,8 +236,8 @@ class Log:
     def cut(self) -> None:
         """An instance's output ends here: what follows begins a new line. Noted where no newline says so."""
         try:
-            self._open()
-            if self.size == 0 or os.pread(self.file, 1, self.size - 1) == b"\n":
+            self.find()
+            if self.file < 0 or self.size == 0 or os.pread(self.file, 1, self.size - 1) == b"\n":
                 return
             with open(f"{self.directory}/cuts", "ab") as file:
                 file.write(CUT.pack(self.end))
