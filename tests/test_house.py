@@ -34,7 +34,7 @@ APART = [("apps", "supervisor"), ("supervisor", "apps")]
 ALLOWED = {("ctllib", "cli")}
 # Lines of code, without blanks, comments and docstrings. The aim is 700; adopting what a former keeper started, and
 # proving whom a signal reaches, make up the rest: they belong where the pids are. See docs/adr/0006.
-LONGEST_KEEPER = 1500
+LONGEST_KEEPER = 1600
 LONGEST_FUNCTION = 60
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -534,6 +534,7 @@ class Storm:
             self.colony.process.wait()
         self.reap()
         set_subreaper(False)
+        self.diary.close()
 
     # the verdict
 
