@@ -36,7 +36,7 @@ from .system import launch, upgrade
 from .system.files import Directory, Entry, sweep, write_whole
 from .system.follow import Follower
 from .system.hands import Hands, Identities
-from .system.history import History, last_lines
+from .system.history import Chronicle
 from .system.inbox import Inbox, Requests
 from .system.limits import raise_descriptor_limit
 from .system.orphans import Orphans, kill
@@ -52,8 +52,6 @@ _LOCK_WAIT_S = 2.0
 _DEPARTURE_S = 0.03
 # A stop that takes this long names what it waits for, and again after each such time.
 _ASK_S = 1.0
-# Exits that could not be recorded, on a full disk, and are tried again.
-_UNRECORDED = 1000
 # The goal of a message that asks for our end.
 _SHUTDOWN = "shutdown"
 _LIVE = (State.STARTING, State.RUNNING, State.STOPPING)
@@ -121,7 +119,6 @@ class Supervisor(Service):
         self._pending: set[str] = set()  # names whose file was read and not applied yet
         self._were_up: set[str] = set()  # names that run again when a supervisor starts after a clean end
         self._orphans = Orphans()
-        self._exits: deque[tuple[str, Record, int]] = deque()  # to be recorded, with where their output begins
         self._over: list[str] = []  # identities that the keeper may forget once their exits are recorded
         self._stopping: dict[str, None] = {}  # names that are being stopped
         self._asking: Any = None
@@ -215,7 +212,7 @@ class Supervisor(Service):
         own_log = OwnLog(f"{settings.state}/forwarding")
         self._follower = Follower(reactor, self._logs, f"{settings.state}/forwarded", own_log, say, self._forwarded)
         self._follower.finish()
-        self._history = History(f"{settings.state}/history")
+        self._chronicle = Chronicle(settings.state, self._logs, self._problem)
         fifos = self._handover.fifos if self._handover else {}
         self._hands = Hands(reactor, settings.state, self._logs, settings.log_budget, self._report, fifos)
         self._hands.welcome_sent = lambda: {"read": self._follower.offsets(), "linger": settings.linger}
@@ -606,7 +603,7 @@ class Supervisor(Service):
         if known.definition is None and known.problem is None:
             del self._known[name]
             self._follower.forget(name)
-            self._history.forget(name)
+            self._chronicle.history.forget(name)
             self._hands.order({"do": "drop", "name": name})
         self._records.changed(name)
         self._requests.judge(name, None)
@@ -675,7 +672,7 @@ class Supervisor(Service):
             self._apply_all()
         self._events += told
         with contextlib.suppress(OSError):
-            self._history.prune(self._known)
+            self._chronicle.history.prune(self._known)
         for name in [name for name in self._earlier if name not in self._known]:
             del self._earlier[name]
             self._records.changed(name)
@@ -871,8 +868,6 @@ class Supervisor(Service):
         )  # fmt: skip
         if known.identity == identity or known.process is None:
             known.last_exit = last
-        if again and self._history.has(name, identity):
-            return
         stopped = known.process is not None and known.process.state is State.STOPPING and known.identity == identity
         ran = not how.refused
         pid = known.pid or about.get("pid") or about.get("was", [0])[0]
@@ -882,27 +877,11 @@ class Supervisor(Service):
             signal=last.signal, core=last.core, oom=last.oom, cpu=last.cpu, rss_kb=last.rss_kb, text=last.text,
             reason=known.process.reason if stopped and known.process else "",
         )  # fmt: skip
-        self._exits.append((name, record, about.get("since", 0) if ran else -1))
+        self._chronicle.note(name, record, about.get("since", 0) if ran else None, again)
 
     def _record_exits(self) -> None:
         """Write down how instances ended; only then may the keeper forget them."""
-        problem = ""
-        while self._exits:
-            reach("exited.decided")
-            name, record, since = self._exits[0]
-            if since >= 0:
-                lines = last_lines(f"{self._logs}/{name}", since=since)
-                record = msgspec.structs.replace(record, lines=lines)
-            try:
-                self._history.add(name, record)
-            except OSError as error:
-                problem = f"cannot record exits in {self._settings.state}/history: {error.strerror}"
-                break
-            self._exits.popleft()
-            reach("exited.recorded")
-        while len(self._exits) > _UNRECORDED:
-            self._exits.popleft()
-        self._problem("history", problem)
+        self._chronicle.write()
         if self._over and self._hands.connected:
             for identity in self._over:
                 self._hands.forget(identity)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Container
+from collections import deque
+from collections.abc import Callable, Container
 
 import msgspec
 
+from ..keeper.kernel import reach
 from ..model.history import Record, decode
 from ..model.names import is_ignored
 from .files import write_whole
@@ -20,6 +22,7 @@ MOST_BYTES = 1 << 16
 # Files of processes that were removed: people look at why one had died.
 _MOST_GONE = 1000
 _LINES = 20
+_MOST_WAITING = 1000
 _LONGEST_LINE = 200
 _TAIL_BYTES = 1 << 13
 # As in our own log: control characters but the tab, and the C1 controls that terminals act on.
@@ -126,6 +129,40 @@ class History:
             if name not in self._known:
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self._directory}/{name}")
+
+
+class Chronicle:
+    """Notes how instances ended at once, and writes it down when there is time: before the keeper may forget them."""
+
+    def __init__(self, state: str, logs: str, problem: Callable[[str, str], object]) -> None:
+        self.history = History(f"{state}/history")
+        self._state, self._logs, self._problem = state, logs, problem
+        self._waiting: deque[tuple[str, Record, int | None]] = deque()
+
+    def note(self, name: str, record: Record, since: int | None, again: bool) -> None:
+        """Note an end. `since`: where its output begins in the log, if it had any; `again`: it may be noted already."""
+        if not (again and self.history.has(name, record.id)):
+            self._waiting.append((name, record, since))
+
+    def write(self) -> None:
+        """Write down what was noted. On a full disk it is kept, within bounds, and tried again."""
+        problem = ""
+        while self._waiting:
+            reach("exited.decided")
+            name, record, since = self._waiting[0]
+            if since is not None:
+                lines = last_lines(f"{self._logs}/{name}", since=since)
+                record = msgspec.structs.replace(record, lines=lines)
+            try:
+                self.history.add(name, record)
+            except OSError as error:
+                problem = f"cannot record exits in {self._state}/history: {error.strerror}"
+                break
+            self._waiting.popleft()
+            reach("exited.recorded")
+        while len(self._waiting) > _MOST_WAITING:
+            self._waiting.popleft()
+        self._problem("history", problem)
 
 
 def _newest(lines: list[bytes], line: bytes) -> list[bytes]:
