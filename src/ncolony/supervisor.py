@@ -110,7 +110,7 @@ class Supervisor(Service):
         self._adopted = self._quitting = False
         self._stopped: list[Deferred[None]] = []
         self._problems: dict[str, str] = {}  # what is wrong with our surroundings, by what is concerned
-        self._lock = -1
+        self._lock = self._shown = -1
         self._failed = False
         self._earlier: dict[str, Status] = {}
         self._live = 0  # how many processes have an instance, or are about to
@@ -119,6 +119,7 @@ class Supervisor(Service):
         self._pending: set[str] = set()  # names whose file was read and not applied yet
         self._were_up: set[str] = set()  # names that run again when a supervisor starts after a clean end
         self._orphans = Orphans()
+        self._dropped: list[str] = []  # names that the keeper may forget after that
         self._over: list[str] = []  # identities that the keeper may forget once their exits are recorded
         self._stopping: dict[str, None] = {}  # names that are being stopped
         self._asking: Any = None
@@ -128,7 +129,7 @@ class Supervisor(Service):
         self._trial: tuple[str | None, int] | None = None  # the message that asks for an upgrade, the pid that shows it
         self._signals: dict[str, tuple[str, int, messages.Signal]] = {}  # message -> instance, signal, not yet sent
         self._left = False  # the keeper has said that it leaves
-        self._shutdown: str | None = None  # the message that asked for it
+        self._shutdowns: set[str] = set()  # the messages that asked for our end
         self._unfinished: list[tuple[str, Answer]] = []
 
     # starting
@@ -180,11 +181,12 @@ class Supervisor(Service):
             sys.exit(f"cannot start: {self._settings.config} cannot be for both configuration and messages")
 
     def _take_lock(self) -> None:
+        """Be the only supervisor; and let anybody see that there is one."""
         if self._handover is not None:
-            self._lock = self._handover.lock
+            self._lock, self._shown = self._handover.lock, self._handover.shown
             return
-        path = f"{self._settings.state}/lock"
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # For us alone to open: whoever could would have the power to keep us from starting.
+        self._lock = os.open(f"{self._settings.state}/supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         until = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:
@@ -198,6 +200,9 @@ class Supervisor(Service):
         with contextlib.suppress(OSError):  # on a full disk; only for people
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+        self._shown = os.open(f"{self._settings.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._shown, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _begin(self) -> None:
         """The reactor runs: find out what there is, then what runs already, then make them agree."""
@@ -224,11 +229,11 @@ class Supervisor(Service):
         self._earlier = self._records.earlier()
         self._reported = set(self._earlier)
         self._unfinished = self._inbox.earlier()
-        self._shutdown = next((name for name, answer in self._unfinished if answer.goal == _SHUTDOWN), None)
+        self._shutdowns = {name for name, answer in self._unfinished if answer.goal == _SHUTDOWN}
         self._hands.connect()
         self._guarded(self._scan_config)  # while the keeper starts
         self._watcher = Watcher(reactor, self._woken)
-        if self._shutdown is not None:
+        if self._shutdowns:
             self.quit()  # an earlier supervisor was killed while it did
         _log.info("ncolony {version} supervises {config}", version=__version__, config=settings.config)
         reach("supervisor.begun")
@@ -604,7 +609,7 @@ class Supervisor(Service):
             del self._known[name]
             self._follower.forget(name)
             self._chronicle.history.forget(name)
-            self._hands.order({"do": "drop", "name": name})
+            self._dropped.append(name)
         self._records.changed(name)
         self._requests.judge(name, None)
         if self._quitting:
@@ -640,6 +645,8 @@ class Supervisor(Service):
         self._problem("keeper", self._hands.problem)
         self._orphans.reap()
         held = sorted(message["held"], key=lambda one: (one["name"], one["number"]))
+        for one in held:
+            self._hands.hold(one["id"])  # every pipe before the first pidfd
         for one in held:
             self._meet(one)
         present = {one["id"] for one in held}
@@ -726,7 +733,6 @@ class Supervisor(Service):
         ended = one["end"] if not one["alive"] else None
         if identity not in self._instances:
             self._instances[identity] = (name, number)
-            self._hands.hold(identity)
             if ended is not None and ended.get("ordered") and one["empty"]:
                 # The whole colony was ended, and begins anew with us.
                 self._note_exit(name, known, identity, number, _exit_in(ended), {**one, **ended}, again=True)
@@ -826,7 +832,7 @@ class Supervisor(Service):
     def _on_exited(self, message: dict[str, Any]) -> None:
         identity, end = message["id"], message["end"]
         reach("exited.told")
-        if end.get("unknown") and end.get("was"):
+        if end.get("was") and ("cpu" not in end or end.get("unknown")):
             # The keeper was not its parent; we were, for as long as there was no keeper.
             self._orphans.reap()
             if (seen := self._orphans.end_of(*end["was"])) is not None:
@@ -879,14 +885,19 @@ class Supervisor(Service):
         )  # fmt: skip
         self._chronicle.note(name, record, about.get("since", 0) if ran else None, again)
 
-    def _record_exits(self) -> None:
-        """Write down how instances ended; only then may the keeper forget them."""
+    def _record_exits(self, last: bool = False) -> None:
+        """Write down how instances ended; only then, or at our own end, may the keeper forget them."""
         self._chronicle.write()
-        if self._over and self._hands.connected:
-            for identity in self._over:
+        if not (self._over or self._dropped) or not self._hands.connected:
+            return
+        unwritten = set() if last else self._chronicle.unwritten()
+        for identity in self._over:
+            if identity not in unwritten:
                 self._hands.forget(identity)
-            self._over = []
-            self._hands.flush()
+        for name in self._dropped:
+            self._hands.order({"do": "drop", "name": name})
+        self._over, self._dropped = [identity for identity in self._over if identity in unwritten], []
+        self._hands.flush()
 
     def _on_trouble(self, message: dict[str, Any]) -> None:
         known = self._known.get(message["name"])
@@ -899,11 +910,9 @@ class Supervisor(Service):
     # output
 
     def _on_output(self, message: dict[str, Any]) -> None:
-        if message["name"] not in self._known:
-            # Gone, and all that it said was forwarded; or catch_up finds it, from where it was forwarded to.
-            self._forwarded(message["name"], message["to"])
-            return
         self._follower.output(message["name"], message["from"], message["to"], message["last"])
+        if message["name"] not in self._known:
+            self._follower.forget(message["name"])  # once that is forwarded
 
     def _forwarded(self, name: str, offset: int) -> None:
         self._hands.order({"do": "read", "name": name, "to": offset})
@@ -925,7 +934,7 @@ class Supervisor(Service):
             return
         if isinstance(message, messages.Shutdown):
             self._inbox.answer(file_name, Answer(accepted=True, state="accepted", goal=_SHUTDOWN))
-            self._shutdown = file_name
+            self._shutdowns.add(file_name)
             self._reactor.callLater(0, self._guarded, self.quit)
             return
         if isinstance(message, messages.Scan):
@@ -1117,7 +1126,9 @@ class Supervisor(Service):
             if process is not None and process.deadline is not None and process.pending is None:
                 stopping[name] = (process.number, process.rung, max(0.0, process.deadline - now))
         nofile = self._surroundings.nofile
-        handover = upgrade.Handover(self._lock, self._hands.fifos, __version__, nofile, file_name, stopping)
+        handover = upgrade.Handover(
+            self._lock, self._shown, self._hands.fifos, __version__, nofile, file_name, stopping
+        )  # fmt: skip
         try:
             upgrade.execute(handover)
         except OSError as error:
@@ -1166,7 +1177,7 @@ class Supervisor(Service):
             self._follower.when_idle(self._let_the_keeper_go)
 
     def _let_the_keeper_go(self) -> None:
-        self._record_exits()
+        self._record_exits(last=True)
         self._hands.leave()
 
     def _finish(self) -> None:
@@ -1176,9 +1187,10 @@ class Supervisor(Service):
         if self._trial is not None:
             kill(self._trial[1])
             self._stay(self._trial[0], "the supervisor is stopping")
-        if self._shutdown is not None:
-            self._inbox.answer(self._shutdown, Answer(accepted=True, state="done"))
-            self._inbox.remove(self._shutdown)
+        for file_name in self._shutdowns:
+            self._inbox.answer(file_name, Answer(accepted=True, state="done"))
+            self._inbox.remove(file_name)
+        self._inbox.obviate(messages.Shutdown)
         with contextlib.suppress(OSError):
             os.unlink(f"{self._settings.state}/supervisor.json")
         _log.info("stopped")

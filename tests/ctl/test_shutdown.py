@@ -186,8 +186,8 @@ def test_a_keeper_that_is_still_starting_is_waited_for(colony: Colony) -> None:
     keeper = Keeper(colony.state)
 
     def start() -> None:
-        # The command holds the directory while it tries to connect.
-        wait_for(lambda: is_locked(colony.state))
+        # The command holds its own lock while it tries to connect.
+        wait_for(lambda: (colony.state / "shutdown.lock").exists() and is_locked(colony.state / "shutdown.lock"))
         keeper.listen()
         keeper.serve({"is": "leaving"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -371,14 +372,13 @@ def test_many_processes(following: Desktop) -> None:
 
 
 def test_forget(following: Desktop, web: Scribe) -> None:
-    """What was forgotten has no committed offset, and its log stays."""
+    """What was forgotten keeps its log and its committed offset, and goes on there should it come back."""
     following.follower.output("web", 0, web.write(b"one\n"), False)
     assert following.lines() == [b"one"]
     following.follower.forget("web")
-    assert list(following.commits.iterdir()) == []
     assert (web.directory / "current").exists()
-    assert following.follower.offsets() == {}
-    following.follower.forget("web")
+    following.follower.output("web", 0, web.write(b"two\n"), False)
+    assert following.lines() == [b"two"]
 
 
 def test_when_idle(following: Desktop, web: Scribe) -> None:
@@ -396,3 +396,19 @@ def test_escaped() -> None:
     """Control characters are shown, so that no output can act on a terminal; text and tabs stay as they are."""
     assert escaped("a\tb grün 🐜") == "a\tb grün 🐜"
     assert escaped("\x1b[2J\r\x00\x7f\x9b") == "\\x1b[2J\\x0d\\x00\\x7f\\x9b"
+
+
+def test_log_that_cannot_be_read_now(following: Desktop, web: Scribe) -> None:
+    """For want of descriptors nothing is skipped: the lines are said when there are some again."""
+    end = web.write(b"one\n")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    following.follower.output("web", 0, end, False)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        following.desk.reactor.runUntilCurrent()
+        following.desk.reactor.runUntilCurrent()
+        assert following.said == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    following.desk.until(lambda: following.said, "the line is said")
+    assert following.lines() == [b"one"]

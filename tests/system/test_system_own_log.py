@@ -80,7 +80,7 @@ def test_how_much_was_said(
         assert (piece.name, piece.start, piece.end) == ("web", 1000, 1000 + len(data))
         expected = len(data) if len(said) == len(lines) + bool(unfinished) else sum(len(line) + 1 for line in said)
         assert after.said(piece, data) == expected
-        assert Path(directory, "log").stat().st_size == end
+        assert Path(directory, "log").stat().st_size >= end
 
 
 @pytest.mark.parametrize("make", FORMATS)

@@ -13,6 +13,8 @@ import _thread
 import errno
 import fcntl
 import functools
+import heapq
+import itertools
 import json
 import os
 import resource
@@ -69,7 +71,8 @@ class Keeper:
         self.strays: dict[int, Instance] = {}  # pid of an orphan that is our child now -> the instance it belongs to
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
-        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.later: list[tuple[float, int, Callable[[], None]]] = []  # a heap
+        self.serial = itertools.count()
         self.peer: socket.socket | None = None
         self.listener: socket.socket | None = None
         self.unpacker, self.outbox = Unpacker(), bytearray()
@@ -82,7 +85,7 @@ class Keeper:
         self.ending = Ending(self)
         self.lock = -1
         self.vanished: list[tuple[str, float]] = []  # identities that were meant to be started and do not run, and when
-        self.out_of_memory = _oom_kills()
+        self.out_of_memory, self.looked_for_oom = _oom_kills(), 0.0
 
     # what is watched
 
@@ -98,7 +101,7 @@ class Keeper:
         """Turn until told to leave. One failing event is said on stderr and harms no other."""
         while not self.leaving:
             busy = self.inbox or self.chores or self.bereaved
-            until = min((when for when, _ in self.later), default=None)
+            until = self.later[0][0] if self.later else None
             wait = 0 if busy else -1 if until is None else max(0.0, until - time.monotonic())
             try:
                 ready = self.epoll.poll(wait)
@@ -114,9 +117,8 @@ class Keeper:
                 self.attempt(self.comfort)
             self.attempt(self.obey)
             now = time.monotonic()
-            for entry in [entry for entry in self.later if entry[0] <= now]:
-                self.later.remove(entry)
-                self.attempt(entry[1])
+            while self.later and self.later[0][0] <= now:
+                self.attempt(heapq.heappop(self.later)[2])
             self.attempt(self.flush)
 
     def attempt(self, call: Callable[[], None]) -> None:
@@ -150,7 +152,6 @@ class Keeper:
     def serve(self, peer: socket.socket) -> None:
         """Obey this supervisor from now on: the lock on the state directory makes the newest the only one."""
         self.hang_up()
-        self.ending.cancel()
         peer.setblocking(False)
         self.peer, self.unpacker, self.outbox, self.greeted = peer, Unpacker(), bytearray(), False
         self.watch(peer.fileno(), self.receive)
@@ -221,11 +222,14 @@ class Keeper:
     def do_hello(self, order: dict[str, Any]) -> None:
         """Resynchronise: everything we hold, ended instances included."""
         self.logs.attended = self.greeted = True
-        self.ending.patience = order.get("linger", self.ending.patience)
+        if "linger" in order:
+            # A supervisor, and not somebody who only wants to have everything ended.
+            self.ending.patience = order["linger"]
+            self.ending.cancel()
         for name, offset in order.get("read", {}).items():
-            log = self.logs.get(name)
-            log.was_read(offset)
-            log.find()
+            if (log := self.logs.by_name.get(name)) is not None:
+                log.was_read(offset)
+                log.find()
         held = [instance.described() for instance in self.by_id.values()]
         about = {"protocol": PROTOCOL, "pid": os.getpid(), "code": self.code, "vanished": self.vanished}
         # Before ends are told, so that what a process that is gone said last is forwarded first.
@@ -320,8 +324,10 @@ class Keeper:
             self.tell({"is": "signalled", "ack": order["ack"], "done": done})
 
     def signal(self, instance: Instance, number: int, whole: bool, wake: bool) -> None:
-        if whole and number == signal.SIGKILL and instance.cgroup:
-            spawn.kill_cgroup(instance.cgroup)
+        if number == signal.SIGKILL:
+            instance.killed = True
+            if whole and instance.cgroup:
+                spawn.kill_cgroup(instance.cgroup)
         ours = [instance.pid] if instance.alive and instance.held is None else []
         held = [instance.held] if instance.alive and instance.held is not None else []
         if whole:
@@ -408,7 +414,7 @@ class Keeper:
             for descriptor in inherited:
                 os.set_inheritable(descriptor, True)
             os.execve(command[0], command, kernel.PASSED_ON)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             print(f"cannot execute another version: {error}", file=sys.stderr)
         for descriptor in inherited:
             os.set_inheritable(descriptor, False)
@@ -517,6 +523,9 @@ class Keeper:
             self.ended(instance, end)
             ended.append(instance)
         if looked:
+            # So that what the kernel kills elsewhere is not taken for the end of one of ours that somebody kills later.
+            if time.monotonic() - self.looked_for_oom > 1.0:
+                self.looked_for_oom, self.out_of_memory = time.monotonic(), _oom_kills()
             self.settle_all(ended)
 
     def with_circumstances(self, instance: Instance, end: dict[str, Any]) -> dict[str, Any]:
@@ -524,9 +533,10 @@ class Keeper:
         end |= {"lived": time.monotonic() - instance.started, "at": time.time()}
         if instance.ordered:
             end["ordered"] = True
-        if end.get("signal") == signal.SIGKILL and not instance.killing and _oom_kills() > self.out_of_memory:
-            self.out_of_memory += 1
-            end["oom"] = True
+        if end.get("signal") == signal.SIGKILL and not instance.killed:
+            if (kills := _oom_kills()) > self.out_of_memory:
+                end["oom"] = True
+            self.out_of_memory = kills
         return end
 
     def ended(self, instance: Instance, end: dict[str, Any]) -> None:
@@ -555,7 +565,11 @@ class Keeper:
                 self.settle(instance)
 
     def soon(self, call: Callable[[], None]) -> None:
-        self.later.append((time.monotonic() + _LOOK_AGAIN_S, call))
+        self.after(_LOOK_AGAIN_S, call)
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call when so much time has passed."""
+        heapq.heappush(self.later, (time.monotonic() + seconds, next(self.serial), call))
 
     def look_for_strays(self) -> bool:
         """Find to whom our children belong that lost their parent elsewhere; False while one of them is in doubt."""
@@ -601,7 +615,7 @@ class Keeper:
         elif instance.empty:
             self.tell({"is": "emptied", "id": instance.identity})
         if instance.empty:
-            self.ending.look()
+            self.ending.gone(instance)
 
     # instances of a former keeper, and whatever else is not our child
 
@@ -661,7 +675,7 @@ class Keeper:
             self.watch(held.pidfd, died)
             return
         if not self.polled:
-            self.later.append((time.monotonic() + _POLL_S, self.poll))
+            self.after(_POLL_S, self.poll)
         self.polled[held] = died
 
     def let_go(self, held: Held) -> None:
@@ -674,7 +688,7 @@ class Keeper:
             if held.is_dead():
                 self.attempt(died)
         if self.polled:
-            self.later.append((time.monotonic() + _POLL_S, self.poll))
+            self.after(_POLL_S, self.poll)
 
     def adopted_died(self, instance: Instance) -> None:
         """Dead; its exit status appears once whoever inherited it has reaped it (announced by EPOLLHUP)."""
@@ -686,8 +700,7 @@ class Keeper:
         elif instance.end is None and pidfd >= 0:
             instance.end = {"unknown": True}
             self.epoll.modify(pidfd, 0)
-            until = time.monotonic() + _STATUS_WAIT_S
-            self.later.append((until, lambda: self.adopted_ended(instance)))
+            self.after(_STATUS_WAIT_S, lambda: self.adopted_ended(instance))
         else:
             # Reaped, and the kernel does not say how it ended (before Linux 6.15).
             self.adopted_ended(instance)

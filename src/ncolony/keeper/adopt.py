@@ -86,7 +86,9 @@ def _prove(
         pid, began = 0, 0
     else:
         found.recorded = False
-        leader = next((pid for pid in marked if tree.session(pid) == pid), None)
+        # The first of those that lead a session: its daemons came later.
+        leaders = [pid for pid in marked if tree.session(pid) == pid]
+        leader = min(leaders, key=lambda pid: tree.start_time(pid) or 0, default=None)
         if leader is None and not marked:
             return None
         pid, began = leader or 0, leader and tree.start_time(leader)

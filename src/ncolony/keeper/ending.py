@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ class Ending:
         self.keeper = keeper
         self.patience: float | None = None  # seconds without a supervisor; None: for ever
         self.under_way = False
+        self.left: set[Instance] = set()  # what is still to end
         self.turn = 0  # what was planned in an earlier turn is not done
 
     def linger(self) -> None:
@@ -43,14 +43,20 @@ class Ending:
             return
         self.turn += 1
         self.under_way = True
-        for instance in list(self.keeper.by_id.values()):
+        self.left = {instance for instance in self.keeper.by_id.values() if not instance.empty}
+        for instance in list(self.left):
             instance.ordered = instance.alive
             self._step(instance, 0)
-        self.look()
+        self._look()
 
-    def look(self) -> None:
+    def gone(self, instance: Instance) -> None:
+        """Nothing is left of an instance."""
+        self.left.discard(instance)
+        self._look()
+
+    def _look(self) -> None:
         """End when nothing is left. What ended stays on disk: the next supervisor records it."""
-        if self.under_way and all(instance.empty for instance in self.keeper.by_id.values()):
+        if self.under_way and not self.left:
             self.keeper.tell({"is": "leaving"})
             self.keeper.flush()
             self.keeper.leaving = True
@@ -69,4 +75,4 @@ class Ending:
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         turn = self.turn
-        self.keeper.later.append((time.monotonic() + seconds, lambda: call() if turn == self.turn else None))
+        self.keeper.after(seconds, lambda: call() if turn == self.turn else None)

@@ -17,7 +17,7 @@ class Instance:
 
     __slots__ = (
         "identity name number memo pid held fifo log started end alive others empty killing reported adopted"
-        " stop scope cgroup ordered since began"
+        " stop scope cgroup ordered since began killed"
     ).split()
 
     def __init__(self, identity: str, intent: dict[str, Any], log: Log) -> None:
@@ -36,6 +36,7 @@ class Instance:
         self.end: dict[str, Any] | None = None
         self.alive, self.empty, self.reported, self.adopted = True, False, False, False
         self.killing = False  # KILL was sent to its tree, and goes on
+        self.killed = False  # KILL was sent by us, to it alone or to its tree
         self.ordered = False  # its end was ordered by us, in the absence of a supervisor
         # Processes of its tree that are not found below `pid`: our own children, or held.
         self.others: dict[int, Held | None] = {}

@@ -15,6 +15,8 @@ from ..keeper.kernel import CUT, reach
 from .own_log import OwnLog, lines_of
 
 _log = Logger(namespace="ncolony")
+# A log that cannot be read is tried again after this.
+_AGAIN_S = 1.0
 # What is read in one turn of the reactor, so that a flood leaves room for messages and restarts.
 _BYTES_PER_TURN = 1 << 16
 _OPEN_AT_MOST = 64
@@ -50,6 +52,7 @@ class Follower:
         self._own_log, self._say, self._done = own_log, say, done
         self._readers: dict[str, _Reader] = {}
         self._queue: deque[str] = deque()
+        self._waiting: dict[str, None] = {}  # logs that could not be read, and are tried again
         self._opened: deque[str] = deque()
         self._scheduled = False
         self._most_open = min(_OPEN_AT_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
@@ -66,8 +69,8 @@ class Follower:
 
     def catch_up(self, alive: Container[str]) -> None:
         """Forward what is in the logs already and was not forwarded before we came, also of what does not run."""
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self._commits):
+        for name in os.listdir(self._commits):
+            with contextlib.suppress(OSError):
                 committed, end = self._committed(name), self._end(name)
                 if committed is not None and committed < end:
                     self.output(name, committed, end, last=name not in alive)
@@ -79,7 +82,10 @@ class Follower:
             return
         reader = _Reader(piece.start)
         reader.end = piece.end
-        data = self._read(piece.name, reader)[: piece.end - piece.start]
+        try:
+            data = self._read(piece.name, reader)[: piece.end - piece.start]
+        except OSError:
+            return
         self._close(reader)
         if len(data) == piece.end - piece.start:
             self._write_commit(piece.name, piece.start + self._own_log.said(piece, data))
@@ -90,7 +96,7 @@ class Follower:
         begin = self._begin(directory, self._rotated(directory))
         try:
             return begin + os.stat(f"{directory}/current").st_size
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return begin
 
     def output(self, name: str, start: int, end: int, last: bool) -> None:
@@ -101,7 +107,7 @@ class Follower:
         reader = self._readers.get(name)
         if reader is None:
             committed = self._committed(name)
-            begin = start if committed is None or committed > max(end, self._end(name)) else committed
+            begin = start if committed is None or self._is_anew(name, committed, end) else committed
             reader = self._readers[name] = _Reader(begin)
             if begin != committed:
                 self._write_commit(name, begin)
@@ -111,6 +117,13 @@ class Follower:
         # What is told may be older than what was found in the files: only ever forward.
         reader.end, reader.leaving = max(reader.end, end), False
         self._enqueue(name, reader)
+
+    def _is_anew(self, name: str, committed: int, end: int) -> bool:
+        """Whether the log was removed since it was forwarded up to `committed`."""
+        try:
+            return committed > end and committed > self._end(name)
+        except OSError:
+            return False
 
     def _enqueue(self, name: str, reader: _Reader) -> None:
         if not reader.queued:
@@ -129,17 +142,23 @@ class Follower:
         if reader is not None and reader.queued:
             reader.leaving = True
         elif reader is not None:
+            # How far it was forwarded stays on disk, as the log does: it may come back.
             del self._readers[name]
             self._close(reader)
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self._commits}/{name}")
 
     def when_idle(self, call: Callable[[], None]) -> None:
         """Call once everything known is forwarded."""
-        if self._queue:
+        if self._queue or self._waiting:
             self._idle.append(call)
         else:
             call()
+
+    def _try_again(self, name: str) -> None:
+        self._waiting.pop(name, None)
+        if (reader := self._readers.get(name)) is not None:
+            self._enqueue(name, reader)
+        else:
+            self._schedule()
 
     def _turn(self) -> None:
         self._scheduled = False
@@ -150,7 +169,14 @@ class Follower:
                 continue
             reader.queued = False
             before = reader.offset, len(reader.cuts)
-            budget -= self._piece(name, reader) + 256
+            try:
+                budget -= self._piece(name, reader) + 256
+            except OSError as error:
+                # For want of descriptors, or the disk's fault: nothing is lost by waiting.
+                _log.error("cannot read the log of {name}: {why}; trying again", name=name, why=error.strerror)
+                self._waiting[name] = None
+                self._reactor.callLater(_AGAIN_S, self._try_again, name)
+                continue
             self._commit(name, reader.offset, moved=reader.offset > before[0])
             if (reader.offset, len(reader.cuts)) != before and reader.offset < reader.end:
                 self._enqueue(name, reader)
@@ -158,7 +184,7 @@ class Follower:
                 self.forget(name)
         if self._queue:
             self._schedule()
-        else:
+        elif not self._waiting:
             waiting, self._idle = self._idle, []
             for call in waiting:
                 call()
@@ -220,7 +246,7 @@ class Follower:
             )
             try:
                 reader.file = os.open(path, os.O_RDONLY)
-            except OSError:
+            except FileNotFoundError:
                 continue
             # Rotated while we looked: then what we opened as current may be a later file.
             if self._rotated(directory) == older:
@@ -247,7 +273,7 @@ class Follower:
         try:
             with open(f"{directory}/current.index", "rb") as index:
                 return max(ended, int.from_bytes(index.read(8), "big"))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return ended
 
     @staticmethod
@@ -255,7 +281,7 @@ class Follower:
         try:
             names = [entry for entry in os.listdir(directory) if entry.endswith(".log") and entry[:-4].isdigit()]
             return sorted((int(entry[:-4]), os.stat(f"{directory}/{entry}").st_size) for entry in names)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def _note_open(self, name: str) -> None:

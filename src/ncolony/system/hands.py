@@ -216,7 +216,7 @@ class Hands:
         """
         path = f"{self._state}/fifo/{identity}"
         reach("spawn.named")
-        if self._is_full():
+        if not self._make_room():
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         os.mkfifo(path, 0o600)
         reach("spawn.fifo")
@@ -235,12 +235,15 @@ class Hands:
     def hold(self, identity: str) -> None:
         """Hold the FIFO of an instance that an earlier supervisor started."""
         if identity not in self.fifos:
+            self._make_room()
             with contextlib.suppress(OSError):
                 self.fifos[identity] = os.open(f"{self._state}/fifo/{identity}", os.O_RDWR | os.O_NONBLOCK)
 
     def meet(self, identity: str, pid: int, began: int | None, old: bool) -> None:
         """An instance runs; `old`: since before this connection. See `_pidfds`."""
-        if identity in self._pidfds or not (old or self.pid not in self._started) or not began or self._is_full():
+        wanted = old or self.pid not in self._started
+        # Only of what is left when every pipe is held: a tenth is for what is still to be started.
+        if identity in self._pidfds or not wanted or not began or self._room() < self._most() // 10:
             return
         try:
             pidfd = pidfd_open(pid)
@@ -277,10 +280,20 @@ class Hands:
                 os.close(descriptor)
         self._records.pop(identity, None)
 
-    def _is_full(self) -> bool:
-        """Whether the descriptors that are left are needed for other things."""
+    @staticmethod
+    def _most() -> int:
+        """How many descriptors instances may take; the others are needed for other things."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return len(self.fifos) + len(self._pidfds) >= limit - min(limit // 8, _LOGS) - _RESERVED
+        return limit - min(limit // 8, _LOGS) - _RESERVED
+
+    def _room(self) -> int:
+        return self._most() - len(self.fifos) - len(self._pidfds)
+
+    def _make_room(self) -> bool:
+        """Let go of pidfds, which are a help, where a pipe needs the descriptor; False when that is not enough."""
+        while self._room() <= 0 and self._pidfds:
+            os.close(self._pidfds.popitem()[1])
+        return self._room() > 0
 
     def sweep(self, present: set[str]) -> None:
         """Remove what is left of instances that the keeper does not hold: those whose order never reached it."""
@@ -314,7 +327,9 @@ class Hands:
             self.problem = f"the keeper (pid {self.pid}) speaks protocol {welcome['protocol']}, we speak {PROTOCOL}"
         elif self.protocol < _SINCE["upgrade"] and self._code != welcome.get("code"):
             self.problem = f"the keeper (pid {self.pid}) is of an older version, which cannot be upgraded in place"
-        elif welcome.get("code") != self._code and self._tried != self.pid:
+        elif welcome.get("code") != self._code and self._tried == self.pid:
+            self.problem = f"cannot upgrade the keeper: {self._last_words() or 'it does not say why'}"
+        elif welcome.get("code") != self._code:
             self._tried = self.pid
             try:
                 # It is known to run before the present one gives up its place.

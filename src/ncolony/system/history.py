@@ -144,6 +144,10 @@ class Chronicle:
         if not (again and self.history.has(name, record.id)):
             self._waiting.append((name, record, since))
 
+    def unwritten(self) -> set[str]:
+        """Identities of the instances whose ends could not be written down yet."""
+        return {record.id for _, record, _ in self._waiting}
+
     def write(self) -> None:
         """Write down what was noted. On a full disk it is kept, within bounds, and tried again."""
         problem = ""

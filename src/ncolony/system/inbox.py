@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -40,7 +39,7 @@ class Inbox:
         self._directory = Directory(messages, is_ignored)
         self._answers, self._rejected = f"{state}/answers", f"{state}/rejected"
         self._odd: dict[str, tuple[int, bytes | None, float]] = {}
-        self._given: deque[tuple[float, str]] = deque()
+        self._given: dict[str, float] = {}  # answer -> when it was given, the oldest first
         self._first = True
         self.closed = False  # a supervisor that is ending takes no more requests
         self._unwritten: dict[str, Answer] = {}
@@ -64,7 +63,8 @@ class Inbox:
 
     def _take(self, name: str, entry: Entry) -> None:
         if self._first and self._answered(name, entry):
-            self.remove(name)
+            if not self.remove(name):
+                self._stuck[name] = (entry.mtime_ns, entry.data)
             return
         message = Problem(name, "", entry.why) if entry.data is None else decode(name, entry.data)
         if isinstance(message, Problem):
@@ -104,6 +104,14 @@ class Inbox:
         self._directory.seen.pop(name, None)
         return True
 
+    def obviate(self, kind: type[Message]) -> None:
+        """Answer and remove the messages of a kind that ask for what is done already."""
+        with contextlib.suppress(OSError):
+            for name, entry in self._directory.scan().items():
+                if entry is not None and entry.data is not None and isinstance(decode(name, entry.data), kind):
+                    self.answer(name, Answer(accepted=True, state="done"))
+                    self.remove(name)
+
     def _doubt(self, name: str, entry: Entry, why: str) -> None:
         """Set the message aside, unless it changes within 2 s."""
         known = self._odd.get(name)
@@ -142,7 +150,8 @@ class Inbox:
         self._unwritten.pop(name, None)
         if not self._unwritten:
             self._problem("answers", "")
-        self._given.append((self._reactor.seconds(), name))
+        self._given.pop(name, None)
+        self._given[name] = self._reactor.seconds()
 
     def retry(self) -> None:
         """Write the answers that could not be written, and remove the messages that could not be removed."""
@@ -155,11 +164,10 @@ class Inbox:
     def _expire(self) -> None:
         """Remove answers that are older than an hour."""
         now = self._reactor.seconds()
-        while self._given and now - self._given[0][0] > _ANSWERS_KEPT_S:
-            name = self._given.popleft()[1]
-            if all(name != later for _, later in self._given):
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{self._answers}/{name}")
+        while self._given and now - self._given[name := next(iter(self._given))] > _ANSWERS_KEPT_S:
+            del self._given[name]
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._answers}/{name}")
 
     def earlier(self) -> list[tuple[str, Answer]]:
         """What an earlier supervisor had accepted and not finished. Its answers are kept for an hour from now.
@@ -169,7 +177,7 @@ class Inbox:
         unfinished = []
         with contextlib.suppress(OSError), os.scandir(self._answers) as listing:
             for found in listing:
-                self._given.append((self._reactor.seconds(), found.name))
+                self._given[found.name] = self._reactor.seconds()
                 with open(found.path, "rb") as file, contextlib.suppress(msgspec.DecodeError):
                     answer = msgspec.json.decode(file.read(), type=Answer)
                     if answer.state == "accepted":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Container
 from typing import Any
 
 # Ends that nobody has asked about yet; as PID 1 we also get those of strangers.
-_REMEMBERED = 4096
+_REMEMBERED = 20_000
 # From the intent to start something until the kernel counts its start: clock ticks of 10 ms, and a loaded machine.
 _TICK_S, _START_S = 0.02, 5.0
 
@@ -64,6 +65,8 @@ class Orphans:
         The keeper was killed between starting it and writing down its pid. None unless exactly one process can be it.
         """
         tick = os.sysconf("SC_CLK_TCK")
+        if hasattr(time, "CLOCK_BOOTTIME"):  # the kernel counts starts on this one, which goes on while it sleeps
+            intended += time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         fit = [
             key for key in self._leaders
             if key[0] not in known and -_TICK_S <= key[1] / tick - intended <= _START_S
@@ -76,7 +79,7 @@ class Orphans:
 
 def find_marked(identities: Container[str]) -> dict[str, int]:
     """The leaders of these instances, by the mark in their environment, where they live."""
-    found = {}
+    found: dict[str, int] = {}
     mark = b"NCOLONY_INSTANCE="
     for entry in os.listdir("/proc") if identities else ():
         if entry.isdigit():
@@ -84,7 +87,10 @@ def find_marked(identities: Container[str]) -> dict[str, int]:
                 for variable in file.read().split(b"\0"):
                     if variable.startswith(mark) and _leads_session(int(entry)):
                         identity = variable[len(mark) :].decode("ascii", "replace")
-                        if identity in identities:
+                        # The first of those that lead a session: its daemons came later.
+                        if identity in identities and (
+                            identity not in found or start_time(int(entry)) < start_time(found[identity])
+                        ):
                             found[identity] = int(entry)
     return found
 

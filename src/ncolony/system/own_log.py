@@ -115,7 +115,7 @@ class OwnLog:
     def said(self, piece: Piece, data: bytes) -> int:
         """How many bytes of `data`, which is what `piece` stands for, are in our log already.
 
-        A record that was torn at the log's end is cut off.
+        A record that was torn when its writer was killed does not count: its line is said again.
         """
         *whole, rest = data.split(b"\n")
         lines = [(line, True) for line in whole]
@@ -139,16 +139,11 @@ class OwnLog:
         except OSError:
             return
         for path in [current, *others]:
-            with contextlib.suppress(OSError), open(path, "rb") as file:
+            with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 found = os.fstat(file.fileno())
-                if (found.st_dev, found.st_ino) != (piece.device, piece.inode):
-                    continue
-                tail = os.pread(file.fileno(), _LONGEST_TAIL, piece.size)
-                *records, torn = tail.split(b"\n")
-                if torn:
-                    os.truncate(path, piece.size + len(tail) - len(torn))
-                yield from records
-                return
+                if (found.st_dev, found.st_ino) == (piece.device, piece.inode):
+                    yield from os.pread(file.fileno(), _LONGEST_TAIL, piece.size).split(b"\n")[:-1]
+                    return
 
     def _is(self, record: bytes, name: str, line: bytes, whole: bool) -> bool:
         """Whether the record is the event of this line, in either of Twisted's two formats."""

@@ -33,14 +33,17 @@ def end_keeper(state: str, timeout: float) -> None:
     """
     until = time.monotonic() + timeout
     directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    lock = -1
+    # For us alone to open, as the supervisor's own: whoever could would have the power to keep us from it.
+    turn = os.open(f"{state}/shutdown.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    locks = [turn]
     try:
         # A keeper has one peer, and the newest wins: two of us would throw each other out.
-        waited = _wait_for_turn(directory, until)
-        with contextlib.suppress(FileNotFoundError):
-            lock = os.open(f"{state}/lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            # Shared: it keeps a supervisor from starting, but whoever asks is not told that one runs.
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        waited = _wait_for_turn(turn, until)
+        for name in ("supervisor.lock", "lock"):
+            with contextlib.suppress(FileNotFoundError):
+                locks.append(os.open(f"{state}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+                # Shared: it keeps a supervisor from starting, but whoever asks is not told that one runs.
+                fcntl.flock(locks[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
         try:
             peer = _connect(state, directory, until)
         except FileNotFoundError:
@@ -50,17 +53,16 @@ def end_keeper(state: str, timeout: float) -> None:
         with peer:
             _converse(peer, until)
     finally:
-        os.close(directory)
-        if lock >= 0:
-            os.close(lock)
+        for descriptor in (directory, *locks):
+            os.close(descriptor)
 
 
-def _wait_for_turn(directory: int, until: float) -> bool:
-    """Lock the directory itself; whether somebody else had it."""
+def _wait_for_turn(turn: int, until: float) -> bool:
+    """Be the only one who does this; whether somebody else was."""
     waited = False
     while True:
         try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return waited
         except BlockingIOError:
             waited = True

@@ -33,6 +33,7 @@ class Handover(msgspec.Struct):
     """What the new program gets: descriptors that stay open, and what was asked for."""
 
     lock: int
+    shown: int  # the lock that shows others that we are there
     fifos: dict[str, int]
     version: str
     nofile: int | None  # the soft limit of descriptors that we were started with
@@ -60,7 +61,7 @@ def received() -> Handover | None:
         return None
     with open(int(value), "rb") as file:
         handover = msgspec.json.decode(file.read(), type=Handover)
-    for descriptor in (handover.lock, *handover.fifos.values()):
+    for descriptor in (handover.lock, handover.shown, *handover.fifos.values()):
         os.set_inheritable(descriptor, False)
     return handover
 
@@ -107,7 +108,7 @@ def execute(handover: Handover) -> None:
 
     :raises OSError: when it cannot be executed; nothing has changed then.
     """
-    kept = (handover.lock, *handover.fifos.values())
+    kept = (handover.lock, handover.shown, *handover.fifos.values())
     # Unlinked, so that it goes with its last descriptor.
     with tempfile.TemporaryFile() as file:
         file.write(msgspec.json.encode(handover))
