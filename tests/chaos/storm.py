@@ -341,7 +341,7 @@ class Storm:
     def kill_keeper(self, pid: int) -> None:
         """Kill the keeper; the supervisor starts another."""
         assert self.colony.process
-        # What it held goes to its own parent's side, and if that is not the supervisor, nobody sees it end for a moment.
+        # What it held is given to its own forebears: if the supervisor is none of them, an end may go unseen.
         if _parent(pid) != self.colony.process.pid:
             self.gaps.append((time.monotonic(), time.monotonic() + _GAP_S))
         try:

@@ -94,12 +94,12 @@ def kill_cgroup(directory: str) -> None:
 
 
 def remove_cgroup(directory: str) -> None:
-    """Remove an empty control group."""
-    try:
-        if directory:
-            os.rmdir(directory)
-    except OSError:
-        pass
+    """Remove an empty control group, and what its processes made below it."""
+    for group, _, _ in os.walk(directory, topdown=False) if directory else ():
+        try:
+            os.rmdir(group)
+        except OSError:
+            continue
 
 
 def spawn(order: dict[str, Any], fifo: str, cgroup: str) -> int:

@@ -203,11 +203,14 @@ def named(pid: int) -> str:
 
 
 def in_cgroup(directory: str) -> list[int]:
-    """The processes of a control group, none when it is gone."""
-    try:
-        return [int(word) for word in kernel.read_file(f"{directory}/cgroup.procs", 1 << 20).split()]
-    except OSError:
-        return []
+    """The processes of a control group and of those below it, none when it is gone."""
+    found = []
+    for group, _, _ in os.walk(directory):
+        try:
+            found += [int(word) for word in kernel.read_file(f"{group}/cgroup.procs", 1 << 20).split()]
+        except OSError:
+            continue
+    return found
 
 
 def _quietly(call: Callable[..., object], *arguments: int) -> None:
