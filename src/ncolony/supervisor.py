@@ -40,7 +40,7 @@ from .system.history import Chronicle
 from .system.inbox import Inbox, Requests
 from .system.limits import raise_descriptor_limit
 from .system.orphans import Orphans, kill
-from .system.own_log import OwnLog, say
+from .system.own_log import OwnLog, cut_torn_record, say
 from .system.places import UnsafeState, make_private
 from .system.records import Records
 from .system.wake import Names, Watcher
@@ -52,6 +52,8 @@ _LOCK_WAIT_S = 2.0
 _DEPARTURE_S = 0.03
 # A stop that takes this long names what it waits for, and again after each such time.
 _ASK_S = 1.0
+# Before anything is known of what runs, a wish to end waits this long for a keeper.
+_KEEPER_WAIT_S = 10.0
 # The goal of a message that asks for our end.
 _SHUTDOWN = "shutdown"
 _LIVE = (State.STARTING, State.RUNNING, State.STOPPING)
@@ -118,7 +120,8 @@ class Supervisor(Service):
         self._departure: Any = None
         self._pending: set[str] = set()  # names whose file was read and not applied yet
         self._were_up: set[str] = set()  # names that run again when a supervisor starts after a clean end
-        self._orphans = Orphans()
+        self._orphans = Orphans(self._note_orphan)
+        self._by_pid: dict[int, str] = {}  # pid -> name, of instances that run
         self._dropped: list[str] = []  # names that the keeper may forget after that
         self._over: list[str] = []  # identities that the keeper may forget once their exits are recorded
         self._stopping: dict[str, None] = {}  # names that are being stopped
@@ -151,6 +154,7 @@ class Supervisor(Service):
             self._logs = os.path.abspath(settings.logs or f"{settings.state}/logs")
             os.makedirs(self._logs, exist_ok=True)
             self._take_lock()
+            cut_torn_record(f"{settings.state}/forwarding")
         except UnsafeState as unsafe:
             sys.exit(f"cannot start: {unsafe}")
         except OSError as error:
@@ -716,7 +720,7 @@ class Supervisor(Service):
         for name, since in answer.since.items():
             known = self._known.get(name)
             process = known.process if known is not None else None
-            if process is not None and process.number <= since and process.state in (State.STARTING, State.RUNNING):
+            if process is not None and process.number <= since and process.state not in (State.STOPPING, State.STOPPED):
                 # The order did not survive its giver.
                 self._events.append((name, lifecycle.Restart() if answer.goal == Goal.UP.value else lifecycle.Stop()))
         self._drain_events()
@@ -805,6 +809,20 @@ class Supervisor(Service):
         self._pending.add(name)
         _log.info("{name}: adopted, pid {pid}", name=name, pid=one["pid"])
 
+    def _note_orphan(self, pid: int, end: dict[str, Any]) -> None:
+        """An instance ended while it had no keeper. On disk it is at once, where the next keeper looks for it."""
+        known = self._known.get(self._by_pid.get(pid, ""))
+        if known is None or known.pid != pid or known.started is None:
+            return
+        now = time.time()
+        line = {"step": "exit", **end, "lived": max(0.0, now - known.started), "at": now}
+        with contextlib.suppress(OSError):
+            journal = os.open(f"{self._settings.state}/instances/{known.identity}", os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(journal, msgspec.json.encode(line) + b"\n")
+            finally:
+                os.close(journal)
+
     def _on_started(self, message: dict[str, Any]) -> None:
         name, number = self._instances.get(message["id"], ("", 0))
         known = self._known.get(name)
@@ -813,6 +831,7 @@ class Supervisor(Service):
         reach("started.told")
         self._hands.meet(message["id"], message["pid"], message.get("began"), old=False)
         known.pid = message["pid"]
+        self._by_pid[message["pid"]] = name
         known.started = time.time() - (time.monotonic() - message["at"])
         self._pid_file(name, known, known.pid)
         self._events.append((name, lifecycle.Started(number)))
@@ -843,6 +862,7 @@ class Supervisor(Service):
             how = _exit_in(end)
             self._note_exit(name, known, identity, number, how, {**message, **end}, message.get("again", False))
             if known.identity == identity:
+                self._by_pid.pop(known.pid or 0, None)
                 known.pid = None
                 self._pid_file(name, known, None)
                 self._events.append((name, lifecycle.Ended(number, how, message["empty"], random.random())))
@@ -1126,6 +1146,7 @@ class Supervisor(Service):
             if process is not None and process.deadline is not None and process.pending is None:
                 stopping[name] = (process.number, process.rung, max(0.0, process.deadline - now))
         nofile = self._surroundings.nofile
+        self._have_patience(upgrade.PATIENCE_S)
         handover = upgrade.Handover(
             self._lock, self._shown, self._hands.fifos, __version__, nofile, file_name, stopping
         )  # fmt: skip
@@ -1134,8 +1155,15 @@ class Supervisor(Service):
         except OSError as error:
             self._stay(file_name, f"cannot execute {sys.executable}: {error.strerror}")
 
+    def _have_patience(self, least: float = 0.0) -> None:
+        """Tell the keeper how long to wait for a supervisor."""
+        if (linger := self._settings.linger) is not None:
+            self._hands.order({"do": "patience", "seconds": max(linger, least)})
+            self._hands.flush()
+
     def _stay(self, file_name: str | None, why: str) -> None:
         upgrade.hear_signals()
+        self._have_patience()
         _log.error("cannot upgrade: {why}; {version} goes on", why=why, version=__version__)
         if file_name is not None:
             self._inbox.answer(file_name, Answer(accepted=True, state="failed", why=f"cannot upgrade: {why}"))
@@ -1155,8 +1183,9 @@ class Supervisor(Service):
         self._quitting = True
         if not self._adopted:
             if again:
-                sys.stderr.write("cannot stop what runs: the keeper does not answer\n")
-                self._give_up()
+                self._stop_without_keeper()
+            else:
+                self._reactor.callLater(_KEEPER_WAIT_S, self._stop_without_keeper)
             return  # first find out what runs: see _on_welcome
         if again and not self._hands.connected and not self._live:
             self._finish()  # no keeper can be had that would tell us more
@@ -1169,6 +1198,12 @@ class Supervisor(Service):
                     self._events.append((name, lifecycle.Stop("the colony was stopped")))
         self._drain_events()
         self._quit_if_done()
+
+    def _stop_without_keeper(self) -> None:
+        """There is no keeper that would tell what runs, and who asked for the end has waited long enough."""
+        if not self._adopted:
+            sys.stderr.write("cannot stop what runs: the keeper does not answer\n")
+            self._give_up()
 
     def _quit_if_done(self) -> None:
         if self._live:

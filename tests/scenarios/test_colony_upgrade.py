@@ -724,6 +724,17 @@ def test_a_request_that_the_end_overtakes(colony: Colony) -> None:
     assert answer["why"]
 
 
+def test_an_upgrade_is_no_absence(colony: Colony) -> None:
+    """However little time a keeper is to give an absent supervisor, one that executes its new version gets its time."""
+    colony.put("web", {"args": colony.payload("web", "serve")})
+    colony.start("--keeper-linger", "0.01")
+    web = colony.wait_until_running("web")
+    assert colony.send({"type": "UPGRADE"})["state"] == "done"
+    assert colony.wait_until_running("web", instance=1) == web
+    colony.kill()
+    colony.wait_until_dead(web)
+
+
 def test_a_new_keeper_alone_keeps_its_patience(colony: Colony) -> None:
     """A supervisor that dies while its keeper executes itself leaves one that still ends everything in time."""
     release, gates = Release(colony), Gates(colony)

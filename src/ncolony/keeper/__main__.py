@@ -394,6 +394,10 @@ class Keeper:
         self.unattended()
         self.ending.begin()
 
+    def do_patience(self, order: dict[str, Any]) -> None:
+        """The supervisor will be away for a moment, and is to be waited for, however long that is otherwise."""
+        self.ending.patience = order["seconds"]
+
     def do_upgrade(self, order: dict[str, Any]) -> None:
         """Execute the keeper of another version in our place: the same process, with the same children."""
         reach("upgrade.ordered")

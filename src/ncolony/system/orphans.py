@@ -18,7 +18,9 @@ _TICK_S, _START_S = 0.02, 5.0
 class Orphans:
     """Reaps them, and remembers how they ended: while there is no keeper, nobody else knows."""
 
-    def __init__(self) -> None:
+    def __init__(self, noted: Callable[[int, dict[str, Any]], None]) -> None:
+        """Call `noted(pid, end)` for each that was not expected."""
+        self._noted = noted
         self._ends: dict[tuple[int, int], dict[str, Any]] = {}
         self._leaders: set[tuple[int, int]] = set()
         self._expected: dict[int, Callable[[int], None]] = {}
@@ -47,6 +49,7 @@ class Orphans:
                 "cpu": round(usage.ru_utime + usage.ru_stime, 3),
                 "rss_kb": usage.ru_maxrss,
             }
+            self._noted(pid, self._ends[key])
             if leads:
                 self._leaders.add(key)
             if len(self._ends) > _REMEMBERED:

@@ -20,6 +20,7 @@ LONGEST_LINE = 1 << 16
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 # More than a piece can become in the log: every byte escaped, and 300 bytes around each line.
 _LONGEST_TAIL = 64 << 20
+_LONGEST_RECORD = 1 << 20
 
 
 def escaped(line: str) -> str:
@@ -82,6 +83,41 @@ def _whole_characters(piece: bytes) -> bytes:
     return piece
 
 
+def cut_torn_record(note: str) -> None:
+    """Cut off what a supervisor that was killed wrote of its last record; to be called before anything is logged.
+
+    Whoever calls holds the lock on the state directory, so nobody else is writing. `note` is where pieces are noted: it
+    tells which of our open files is the log.
+    """
+    piece = _noted(note)
+    try:
+        descriptors = [int(entry) for entry in os.listdir("/proc/self/fd")] if piece is not None else []
+    except OSError:
+        return
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            found = os.fstat(descriptor)
+            if piece is None or (found.st_dev, found.st_ino) != (piece.device, piece.inode):
+                continue
+            if not stat.S_ISREG(found.st_mode) or found.st_size <= piece.size:
+                return
+            with open(f"/proc/self/fd/{descriptor}", "rb") as file:
+                tail = os.pread(
+                    file.fileno(), found.st_size - piece.size, max(piece.size, found.st_size - _LONGEST_RECORD)
+                )
+            if not tail.endswith(b"\n"):
+                os.ftruncate(descriptor, found.st_size - (len(tail) - tail.rfind(b"\n") - 1))
+            return
+
+
+def _noted(note: str) -> Piece | None:
+    try:
+        with open(note, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Piece)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
 class OwnLog:
     """Notes each piece before it is said, so that whoever comes after a SIGKILL knows how much of it was.
 
@@ -106,16 +142,12 @@ class OwnLog:
 
     def unfinished(self) -> Piece | None:
         """The piece that was noted last, perhaps by a supervisor that was killed while it said it."""
-        try:
-            with open(self._path, "rb") as file:
-                return msgspec.json.decode(file.read(), type=Piece)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-            return None
+        return _noted(self._path)
 
     def said(self, piece: Piece, data: bytes) -> int:
         """How many bytes of `data`, which is what `piece` stands for, are in our log already.
 
-        A record that was torn when its writer was killed does not count: its line is said again.
+        A record that was torn when its writer was killed does not count: its line is said again (cut_torn_record).
         """
         *whole, rest = data.split(b"\n")
         lines = [(line, True) for line in whole]

@@ -22,7 +22,7 @@ TRIAL = "trial"
 # What it says then.
 _CAN_START = "ncolony can be started"
 # A machine may be slow; python and Twisted take 0.3 s to start.
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
 # What may come while nobody listens waits for the new program.
 _SIGNALS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
@@ -85,7 +85,7 @@ def try_out(reactor: Any, orphans: Orphans, done: Callable[[str], None]) -> int:
     except OSError:
         output.close()
         raise
-    late = reactor.callLater(_PATIENCE_S, kill, pid)
+    late = reactor.callLater(PATIENCE_S, kill, pid)
 
     def ended(status: int) -> None:
         if late.active():
