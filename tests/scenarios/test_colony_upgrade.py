@@ -692,7 +692,10 @@ def test_a_keeper_that_cannot_be_executed_keeps_its_own(colony: Colony) -> None:
     assert colony.keeper_pid() == keeper
     assert colony.wait_until_running("web", instance=1) == web
     colony.put("new", {"args": colony.payload("new", "serve")})
-    assert sorted(descriptors(colony.wait_until_running("new"))) == [0, 1, 2]
+    new = colony.wait_until_running("new")
+    colony.wait_for_notes("new")
+    # It has its own files open now and then while it starts.
+    colony.wait_for(lambda: sorted(descriptors(new)) == [0, 1, 2], "it has no other descriptors")
 
 
 def test_an_upgrade_passes_nothing_on(colony: Colony) -> None:
