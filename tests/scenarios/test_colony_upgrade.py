@@ -322,7 +322,7 @@ def test_what_instances_inherit_stays(colony: Colony) -> None:
             "umask": fields_of(pid)["Umask"],
             "cwd": os.readlink(f"/proc/{pid}/cwd"),
             "environment": kept,
-            "descriptors": sorted(descriptors(pid)),
+            "descriptors": own_descriptors(colony, pid),
         }
 
     before = seen(colony.wait_until_running("web"))
@@ -668,6 +668,13 @@ def test_a_keeper_that_fails_to_replace_itself(colony: Colony) -> None:
     assert colony.keeper_pid() == keeper
 
 
+def own_descriptors(colony: Colony, pid: int) -> list[int]:
+    """What a payload has open once it has started: until then it has its own files open now and then."""
+    return colony.wait_for(
+        lambda: (found := sorted(descriptors(pid))) == [0, 1, 2] and found, "it has no other descriptors"
+    )
+
+
 def test_a_keeper_that_cannot_be_executed_keeps_its_own(colony: Colony) -> None:
     """After an order to execute what is not there, the keeper goes on, and its descriptors are no instance's."""
     colony.put("web", {"args": colony.payload("web", "serve")})
@@ -694,8 +701,7 @@ def test_a_keeper_that_cannot_be_executed_keeps_its_own(colony: Colony) -> None:
     colony.put("new", {"args": colony.payload("new", "serve")})
     new = colony.wait_until_running("new")
     colony.wait_for_notes("new")
-    # It has its own files open now and then while it starts.
-    colony.wait_for(lambda: sorted(descriptors(new)) == [0, 1, 2], "it has no other descriptors")
+    assert own_descriptors(colony, new) == [0, 1, 2]
 
 
 def test_an_upgrade_passes_nothing_on(colony: Colony) -> None:
@@ -712,7 +718,7 @@ def test_an_upgrade_passes_nothing_on(colony: Colony) -> None:
     environment = Path(f"/proc/{pid}/environ").read_bytes()
     assert b"NCOLONY_HANDOVER" not in environment
     assert MARK.encode() in environment
-    assert sorted(descriptors(pid)) == [0, 1, 2]
+    assert own_descriptors(colony, pid) == [0, 1, 2]
 
 
 def test_a_request_that_the_end_overtakes(colony: Colony) -> None:
