@@ -9,7 +9,7 @@ from twisted.application.service import Service
 from twisted.python import usage
 
 from .decide.restart import Policy
-from .model.config import signal_number
+from .model.config import parse_size, signal_number
 from .system import upgrade
 from .system.clock import make_steady
 from .system.limits import find_cgroup
@@ -31,11 +31,9 @@ def _seconds(option: str, least: float = 0.0) -> Any:
 
 def _bytes(text: str) -> int:
     """A size such as 67108864, 64M or 64MiB."""
-    digits = text.rstrip("iBbKkMmGg")
-    unit = text[len(digits) :].lower().removesuffix("b").removesuffix("i")
-    if not digits.isascii() or not digits.isdigit() or unit not in ("", "k", "m", "g"):
+    if (size := parse_size(text)) is None:
         raise ValueError(f"--log-budget takes a size such as 64M, not {text!r}")
-    return int(digits) << {"": 0, "k": 10, "m": 20, "g": 30}[unit]
+    return size
 
 
 class Options(usage.Options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -9,22 +10,41 @@ from ncolony import ctllib
 
 TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import TextIO
 
 # What a shell reports for a program that SIGINT ended: 128 + 2.
 _INTERRUPTED = 130
+# The function of ctllib that a verb stands for -> the module here and its function that does it; others: change.run.
+_RUN = {
+    "status": ("show", "run"),
+    "history": ("past", "run"),
+    "shutdown": ("change", "shut_down"),
+}
+# Commands beside `ctl`, each with a module here whose `main(words)` returns the exit status.
+_PROGRAMS: dict[str, str] = {}
 
 
 def main(argv: Iterable[str]) -> int:
     """Run one command; returns the exit status. Errors are one line on stderr, never a traceback."""
-    from ncolony.cli import parser  # argparse: not needed by those who import this package for script() alone
-
     words = list(argv)
     if words[:1] == ["ctl"]:
         del words[0]
+    elif words and words[0] in _PROGRAMS:
+        return _guarded(importlib.import_module(f"ncolony.cli.{_PROGRAMS[words[0]]}").main, words[1:])
+    return _guarded(_control, words)
+
+
+def _control(words: list[str]) -> int:
+    from ncolony.cli import parser  # argparse: not needed by those who import this package for script() alone
+
+    return _run(vars(parser.build().parse_args(words)))
+
+
+def _guarded(call: Callable[[list[str]], int], words: list[str]) -> int:
+    """What `call` makes of the words; what goes wrong is said in one line."""
     try:
-        return _run(vars(parser.build().parse_args(words)))
+        return call(words)
     except SystemExit as left:  # argparse has said what is wrong with the usage, or has shown its help
         return left.code if isinstance(left.code, int) else 1
     except ctllib.Error as error:
@@ -49,17 +69,10 @@ def script() -> None:
 
 
 def _run(options: dict[str, object]) -> int:
-    if options["func"] is ctllib.status:
-        from ncolony.cli import show
-
-        return show.run(options)
-    if options["func"] is ctllib.history:
-        from ncolony.cli import past
-
-        return past.run(options)
-    from ncolony.cli import change
-
-    return change.shut_down(options) if options["func"] is ctllib.shutdown else change.run(options)
+    name = getattr(options["func"], "__name__", "")
+    module, function = _RUN.get(name, ("change", "run"))
+    run = getattr(importlib.import_module(f"ncolony.cli.{module}"), function)
+    return int(run(options))
 
 
 def say(text: str) -> None:

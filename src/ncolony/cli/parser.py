@@ -306,9 +306,11 @@ def _finish_nothing(verb: _Verb, found: argparse.Namespace, rest: list[str], mor
         verb.error(f"unrecognized arguments: {' '.join([*rest, *(more or [])])}")
 
 
-def _with_func(func: Callable[..., Any], fill: Callable[[_Verb], None]) -> Callable[[_Verb], None]:
+def _with_func(func: Callable[..., Any] | str, fill: Callable[[_Verb], None]) -> Callable[[_Verb], None]:
+    """`func` by its name in ctllib when it is one that is loaded only when needed."""
+
     def filled(verb: _Verb) -> None:
-        verb.set_defaults(func=func)
+        verb.set_defaults(func=getattr(ctllib, func) if isinstance(func, str) else func)
         fill(verb)
 
     return filled

@@ -16,18 +16,23 @@ from .names import printable
 # Keys whose change applies at once, without a restart (DESIGN 3). Sizes inside `log` are live too.
 LIVE_KEYS = frozenset(
     "restart success_codes threshold kill_time min_restart_delay max_restart_delay jitter give_up stop stop_scope"
-    " on_exit on_give_up after memory_max check watchdog".split()
+    " on_exit on_give_up after memory_max check watchdog instances rollback_if_not_ready".split()
 )
 LIVE_LOG_KEYS = frozenset({"max_bytes", "keep"})
 # Part of the contract, but not of this version: saying so beats ignoring them.
-RESERVED_KEYS = frozenset(
-    "nice oom_score_adj limits give_up instances ready after check watchdog memory_max on_exit on_give_up env_file"
-    " env_secret".split()
+RESERVED_KEYS = frozenset("ready after check watchdog".split())
+# getrlimit(2), without the ones that Linux ignores or that would harm the kernel's view of us.
+LIMITS = frozenset(
+    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 )
+MOST_INSTANCES = 10_000
 # uid_t and gid_t are 32 bits and the last value means "leave as it is" (setresuid(2)).
 _LARGEST_ID = 2**32 - 2
 _TOO_LONG_TO_SHOW = 60
+# What the kernel counts limits with: rlim_t is 64 bits, its last value means "unlimited" (getrlimit(2)).
+_LARGEST_LIMIT = 2**63 - 1
 _Seconds = float
+_Limit = int | Literal["unlimited"]
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -46,8 +51,35 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The `log` key: what happens to the output of a process."""
 
     forward: bool = True
-    max_bytes: int | None = None
+    max_bytes: int | str | None = None
     keep: int | None = None
+    stdout: str | None = None
+    stderr: str | bool = False
+    format: Literal["raw", "json"] = "raw"
+    timestamps: bool = False
+    overflow: Literal["block", "drop"] = "block"
+    compress: bool = False
+
+    @property
+    def most_bytes(self) -> int | None:
+        """The `max_bytes` key as a number of bytes."""
+        return None if self.max_bytes is None else parse_size(self.max_bytes)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether standard error goes a way of its own. One file for both keeps their order."""
+        return bool(self.stderr) and self.stderr != self.stdout
+
+
+class GiveUp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `give_up` key: after `failures` failures within so many seconds the process is FATAL.
+
+    `retry_after` seconds later it is tried again, or never by itself.
+    """
+
+    failures: int
+    within: _Seconds
+    retry_after: _Seconds | None = None
 
 
 class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,12 +103,42 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.1
     stop: tuple[tuple[str | int, _Seconds], ...] | None = None
     stop_scope: Literal["tree", "process"] = "tree"
+    nice: int | None = None
+    oom_score_adj: int | None = None
+    limits: dict[str, _Limit | tuple[_Limit, _Limit]] = {}
+    give_up: GiveUp | None = None
+    instances: int | None = None
+    memory_max: int | str | None = None
+    on_exit: Literal["restart", "shutdown"] = "restart"
+    on_give_up: Literal["restart", "shutdown"] = "restart"
+    env_file: tuple[str, ...] | str = ()
+    env_secret: dict[str, str] = {}
+    rollback_if_not_ready: _Seconds | None = None
     log: LogConfig = LogConfig()
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The `group` key as a tuple, however it was written."""
         return (self.group,) if isinstance(self.group, str) else self.group
+
+    @property
+    def env_files(self) -> tuple[str, ...]:
+        """The `env_file` key as a tuple, however it was written."""
+        return (self.env_file,) if isinstance(self.env_file, str) else self.env_file
+
+    @property
+    def most_memory(self) -> int | None:
+        """The `memory_max` key as a number of bytes."""
+        return None if self.memory_max is None else parse_size(self.memory_max)
+
+    @property
+    def rlimits(self) -> dict[str, tuple[int, int]]:
+        """The `limits` key: {"nofile": (soft, hard)}, -1 for unlimited. One number is for both."""
+        found = {}
+        for name, value in self.limits.items():
+            soft, hard = value if isinstance(value, tuple) else (value, value)
+            found[limit_name(name)] = (-1 if soft == "unlimited" else soft, -1 if hard == "unlimited" else hard)
+        return found
 
     @property
     def umask_bits(self) -> int | None:
@@ -127,12 +189,19 @@ def define(name: str, data: bytes) -> Definition | Problem:
         return _problem_of(name, content, str(error))
     for key, wrong in _checks(config):
         if wrong:
-            return Problem(name, key, f"{printable(wrong)}, found {_shown(content.get(key))}")
+            return Problem(name, key, f"{printable(wrong)}, found {_shown(_at(content, key))}")
     try:
         digest, generation = _digest(content), _digest(_without_live_keys(content))
     except (msgspec.EncodeError, UnicodeEncodeError, RecursionError) as error:
         return Problem(name, "", f"holds a value that cannot be text: {error}")
     return Definition(config, data, generation, digest, tuple(_warnings(content)))
+
+
+def _at(content: Any, key: str) -> Any:
+    """The value of a key such as "log.keep"."""
+    for part in key.split("."):
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
 
 
 def _why_not_json(data: bytes, error: Exception) -> str:
@@ -163,14 +232,15 @@ def _problem_of(name: str, content: dict[str, Any], text: str) -> Problem:
     why, at, path = text.rpartition(" - at `$")
     if not at:
         why, path = text, ""
-    missing = re.search(r"missing required field `(\w+)`", why)
-    if missing:
-        return Problem(name, missing[1], "is missing")
     value: Any = content
     key = path.rstrip("`").lstrip(".")
-    if key == "env[...]":
-        bad = next((n for n, v in content["env"].items() if not isinstance(v, str)), "")
-        return Problem(name, f"env.{printable(bad)}", f"expected str, found {_shown(content['env'][bad])}")
+    if missing := re.search(r"missing required field `(\w+)`", why):
+        return Problem(name, ".".join(filter(None, (key, missing[1]))), "is missing")
+    if key in ("env[...]", "env_secret[...]"):
+        key = key.removesuffix("[...]")
+        bad = next((n for n, v in content[key].items() if not isinstance(v, str)), "")
+        return Problem(name, f"{key}.{printable(bad)}", f"expected str, found {_shown(content[key][bad])}")
+    key = key.replace("[...]", "")
     for field, index in re.findall(r"(\w+)|\[(\d+)\]", key):
         try:
             value = value[field] if field else value[int(index)]
@@ -208,7 +278,16 @@ def _checks(config: ProcessConfig) -> list[tuple[str, str | None]]:
         ("min_restart_delay", _wrong_delays(config.min_restart_delay, config.max_restart_delay)),
         ("success_codes", None if all(0 <= c <= 255 for c in config.success_codes) else "expected codes from 0 to 255"),
         ("stop", _wrong_stop(config.stop)),
-        ("log", _wrong_log(config.log)),
+        ("nice", _wrong_number(config.nice, -20, 19)),
+        ("oom_score_adj", _wrong_number(config.oom_score_adj, -1000, 1000)),
+        ("limits", _wrong_limits(config.limits)),
+        ("give_up", _wrong_give_up(config.give_up)),
+        ("instances", _wrong_number(config.instances, 0, MOST_INSTANCES)),
+        ("memory_max", _wrong_size(config.memory_max)),
+        ("env_file", _wrong_texts(config.env_files)),
+        ("env_secret", _wrong_env(config.env_secret) or _wrong_texts(tuple(config.env_secret.values()))),
+        ("rollback_if_not_ready", _wrong_seconds(config.rollback_if_not_ready)),
+        *_wrong_log(config.log),
     ]
 
 
@@ -266,12 +345,52 @@ def _wrong_stop(steps: tuple[tuple[str | int, float], ...] | None) -> str | None
     return None
 
 
-def _wrong_log(log: LogConfig) -> str | None:
-    if log.max_bytes is not None and log.max_bytes < 4096:
-        return "expected max_bytes of 4096 or more"
-    if log.keep is not None and not 0 <= log.keep <= 100_000:
-        return "expected keep of 0 to 100000"
+def _wrong_number(value: int | None, least: int, most: int) -> str | None:
+    return None if value is None or least <= value <= most else f"expected a number from {least} to {most}"
+
+
+def _wrong_size(value: int | str | None, least: int = 1) -> str | None:
+    if value is None:
+        return None
+    size = parse_size(value)
+    if size is None or size > _LARGEST_LIMIT:
+        return "expected a size such as 67108864, 64M or 64MiB"
+    return None if size >= least else f"expected {least} bytes or more"
+
+
+def _wrong_limits(limits: dict[str, Any]) -> str | None:
+    for name, value in limits.items():
+        if limit_name(name) not in LIMITS:
+            return f"there is no limit {name!r}"
+        soft, hard = (
+            math.inf if one == "unlimited" else one for one in (value if isinstance(value, tuple) else (value, value))
+        )
+        if not all(one == math.inf or 0 <= one <= _LARGEST_LIMIT for one in (soft, hard)):
+            return f'{name}: expected "unlimited" or a number from 0 to {_LARGEST_LIMIT}'
+        if soft > hard:
+            return f"{name}: the soft limit is above the hard one"
     return None
+
+
+def _wrong_give_up(give_up: GiveUp | None) -> str | None:
+    if give_up is None:
+        return None
+    if not 1 <= give_up.failures <= 1000:
+        return "expected failures of 1 to 1000"
+    if wrong := _wrong_seconds(give_up.within) or _wrong_seconds(give_up.retry_after):
+        return wrong
+    return None if give_up.within > 0 else "expected within of more than 0 seconds"
+
+
+def _wrong_log(log: LogConfig) -> list[tuple[str, str | None]]:
+    paths = [path for path in (log.stdout, log.stderr) if isinstance(path, str)]
+    return [
+        ("log.max_bytes", _wrong_size(log.max_bytes, 4096)),
+        ("log.keep", _wrong_number(log.keep, 0, 100_000)),
+        ("log.stdout", _wrong_texts((log.stdout,)) if log.stdout is not None else None),
+        ("log.stderr", _wrong_texts((log.stderr,)) if isinstance(log.stderr, str) else None),
+        ("log", "expected stdout and stderr to be files" if any(path.endswith("/") for path in paths) else None),
+    ]
 
 
 def _warnings(content: dict[str, Any]) -> list[str]:
@@ -284,6 +403,10 @@ def _warnings(content: dict[str, Any]) -> list[str]:
             said.append(f"{key}: not supported by this version, has no effect")
         elif near := _nearly(key):
             said.append(f"{shown}: unknown key, did you mean {near}?")
+    log = content.get("log", {})
+    has_file = log.get("stdout") or isinstance(log.get("stderr"), str)
+    if (log.get("timestamps") or log.get("format") == "json") and not has_file:
+        said.append("log: format and timestamps have no effect without a file, stdout or stderr")
     return said
 
 
@@ -292,6 +415,19 @@ def _nearly(key: str) -> str | None:
 
     # 0.8 catches one wrong, missing or extra letter in words of three letters and more ("arg", "envs", "unmask").
     return next(iter(get_close_matches(key, sorted(KNOWN_KEYS | RESERVED_KEYS), 1, 0.8)), None)
+
+
+def limit_name(name: str) -> str:
+    """ "nofile" for "RLIMIT_NOFILE" and the like."""
+    return name.lower().removeprefix("rlimit_")
+
+
+def parse_size(value: int | str) -> int | None:
+    """The number of bytes in 67108864, "64M", "64MB" or "64MiB" (units of 1024); None when it is no size."""
+    if isinstance(value, int):
+        return value if value >= 0 else None
+    found = re.fullmatch(r"([0-9]{1,19})\s*([KMGT]?)(?:iB|B)?", value.strip(), re.IGNORECASE | re.ASCII)
+    return None if found is None else int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
 
 
 def signal_number(name: str | int) -> int | None:

@@ -999,13 +999,22 @@ def main(argv: Iterable[str]) -> None:
         raise SystemExit(status_code)
 
 
+# Where the functions live that this module offers too, loaded when first asked for: most commands need none of them.
+_ELSEWHERE: dict[str, str] = {}
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name != "PARSER":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        # Built when first asked for: argparse is not needed by those who use the functions.
-        from ncolony.cli.parser import build
+        import importlib
 
-        globals()["PARSER"] = parser = build()
-        return parser
+        if name in _ELSEWHERE:
+            found = getattr(importlib.import_module(f"ncolony.ctllib.{_ELSEWHERE[name]}"), name)
+        elif name == "PARSER":
+            # Built when first asked for: argparse is not needed by those who use the functions.
+            from ncolony.cli.parser import build
+
+            found = build()
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
