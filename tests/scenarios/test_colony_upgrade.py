@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from colony import MARK, Colony, arguments_of, descriptors, fields_of, is_alive, put_whole
 import ncolony
+from colony import MARK, Colony, arguments_of, descriptors, fields_of, is_alive, put_whole
 from ncolony.keeper.wire import PROTOCOL, Unpacker, pack
 
 SOURCE = Path(ncolony.__file__).resolve().parent.parent
