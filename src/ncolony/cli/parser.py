@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-DEFAULT_WAIT_S = 30.0
 _PLACES = {"config": ctllib.CONFIG_VARIABLE, "messages": ctllib.MESSAGES_VARIABLE}
 _TOO_LONG_TO_SHOW = 60
 _LONGEST_NUMBER = 9
@@ -129,7 +128,7 @@ def _with_seconds(words: list[str]) -> list[str]:
             joined[-1] = f"--wait={word}"
         else:
             joined.append(word)
-    return [f"--wait={DEFAULT_WAIT_S:g}" if word == "--wait" else word for word in joined]
+    return [f"--wait={ctllib.DEFAULT_WAIT_S:g}" if word == "--wait" else word for word in joined]
 
 
 def _is_number(word: str) -> bool:
@@ -193,7 +192,7 @@ def _fill_wait(verb: _Verb) -> None:
         metavar="[SECONDS]",
         type=_seconds,
         default=argparse.SUPPRESS,
-        help=f"wait until it is in effect, at most SECONDS ({DEFAULT_WAIT_S:g} if left out); it is an error if not",
+        help=f"wait until it is in effect, at most SECONDS ({ctllib.DEFAULT_WAIT_S:g} if left out); else fail",
     )
 
 
@@ -306,11 +305,11 @@ def _finish_nothing(verb: _Verb, found: argparse.Namespace, rest: list[str], mor
         verb.error(f"unrecognized arguments: {' '.join([*rest, *(more or [])])}")
 
 
-def _with_func(func: Callable[..., Any] | str, fill: Callable[[_Verb], None]) -> Callable[[_Verb], None]:
-    """`func` by its name in ctllib when it is one that is loaded only when needed."""
+def _with_func(func: str, fill: Callable[[_Verb], None]) -> Callable[[_Verb], None]:
+    """`func` is a name in ctllib: what it stands for is loaded when the verb is chosen."""
 
     def filled(verb: _Verb) -> None:
-        verb.set_defaults(func=getattr(ctllib, func) if isinstance(func, str) else func)
+        verb.set_defaults(func=getattr(ctllib, func))
         fill(verb)
 
     return filled
@@ -322,66 +321,66 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
     "add": (
         "define a process, or redefine it",
         "NAME [options] (--cmd CMD [--arg ARG] … | -- CMD [ARG] …)",
-        _with_func(ctllib.add, _fill_add),
+        _with_func("add", _fill_add),
         _finish_add,
     ),
-    "remove": ("remove a process", _ONE, _with_func(ctllib.remove, _fill_name), _finish_name),
-    "restart": ("restart a process", _ONE, _with_func(ctllib.restart, _fill_name), _finish_name),
+    "remove": ("remove a process", _ONE, _with_func("remove", _fill_name), _finish_name),
+    "restart": ("restart a process", _ONE, _with_func("restart", _fill_name), _finish_name),
     "restart-group": (
         "restart the processes of a group",
         "GROUP [--wait [SECONDS]]",
-        _with_func(ctllib.restart_group, _fill_group),
+        _with_func("restart_group", _fill_group),
         _finish_group,
     ),
     "restart-all": (
         "restart every process that should run",
         "[--wait [SECONDS]]",
-        _with_func(ctllib.restart_all, _fill_wait),
+        _with_func("restart_all", _fill_wait),
         _finish_nothing,
     ),
-    "start": ("start processes", _SOME, _with_func(ctllib.start, _fill_names), _finish_names),
+    "start": ("start processes", _SOME, _with_func("start", _fill_names), _finish_names),
     "stop": (
         "stop processes until they are started or changed",
         _SOME,
-        _with_func(ctllib.stop, _fill_names),
+        _with_func("stop", _fill_names),
         _finish_names,
     ),
-    "enable": ("let processes run again", _SOME, _with_func(ctllib.enable, _fill_names), _finish_names),
+    "enable": ("let processes run again", _SOME, _with_func("enable", _fill_names), _finish_names),
     "disable": (
         "keep the definitions but do not run them",
         _SOME,
-        _with_func(ctllib.disable, _fill_names),
+        _with_func("disable", _fill_names),
         _finish_names,
     ),
     "signal": (
         "send a signal to a process",
         "NAME SIGNAL [--scope process|tree] [--wait [SECONDS]]",
-        _with_func(ctllib.signal, _fill_signal),
+        _with_func("signal", _fill_signal),
         _finish_signal,
     ),
     "status": (
         "show how processes are",
         "[NAME | GLOB] … [--long] [--json]",
-        _with_func(ctllib.status, _fill_status),
+        _with_func("status", _fill_status),
         _finish_status,
     ),
     "history": (
         "show how the instances of a process ended",
         "NAME [-n COUNT] [--lines] [--json]",
-        _with_func(ctllib.history, _fill_history),
+        _with_func("history", _fill_history),
         _finish_name,
     ),
-    "scan": ("look at the directories now", "[--wait [SECONDS]]", _with_func(ctllib.scan, _fill_wait), _finish_nothing),
+    "scan": ("look at the directories now", "[--wait [SECONDS]]", _with_func("scan", _fill_wait), _finish_nothing),
     "upgrade": (
         "go on as the version that is installed now",
         "[--wait [SECONDS]]",
-        _with_func(ctllib.upgrade, _fill_wait),
+        _with_func("upgrade", _fill_wait),
         _finish_nothing,
     ),
     "shutdown": (
         "stop every process and end",
         "[--wait [SECONDS]]",
-        _with_func(ctllib.shutdown, _fill_wait),
+        _with_func("shutdown", _fill_wait),
         _finish_nothing,
     ),
 }
