@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PLACES = {"config": ctllib.CONFIG_VARIABLE, "messages": ctllib.MESSAGES_VARIABLE}
+# Options whose number may be left out, and what it is then.
+_NUMBERED = {"--wait": f"{ctllib.DEFAULT_WAIT_S:g}", "--rolling": "1"}
 _TOO_LONG_TO_SHOW = 60
 _LONGEST_NUMBER = 9
 
@@ -92,7 +94,7 @@ class _Verb(argparse.ArgumentParser):
             self._fill(self)
             self._fill = None
         words, command = _split(list(args))
-        found, rest = super().parse_known_args(_with_seconds(words), namespace)
+        found, rest = super().parse_known_args(_with_numbers(words), namespace)
         unknown = [word for word in rest if word.startswith("-") and word != "-"]
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -120,15 +122,15 @@ def _split(words: list[str]) -> tuple[list[str], list[str] | None]:
     return words[:place], words[place + 1 :]
 
 
-def _with_seconds(words: list[str]) -> list[str]:
+def _with_numbers(words: list[str]) -> list[str]:
     """Join --wait and the number behind it, if there is one: `--wait web` is a name, `--wait 5` is not."""
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] == "--wait" and _is_number(word):
-            joined[-1] = f"--wait={word}"
+        if joined and joined[-1] in _NUMBERED and _is_number(word):
+            joined[-1] = f"{joined[-1]}={word}"
         else:
             joined.append(word)
-    return [f"--wait={ctllib.DEFAULT_WAIT_S:g}" if word == "--wait" else word for word in joined]
+    return [f"{word}={_NUMBERED[word]}" if word in _NUMBERED else word for word in joined]
 
 
 def _is_number(word: str) -> bool:
@@ -206,9 +208,29 @@ def _fill_names(verb: _Verb) -> None:
     _fill_wait(verb)
 
 
+def _fill_restart(verb: _Verb) -> None:
+    _fill_name(verb)
+    _fill_rolling(verb)
+
+
+def _fill_restart_all(verb: _Verb) -> None:
+    _fill_wait(verb)
+    _fill_rolling(verb)
+
+
+def _fill_rolling(verb: _Verb) -> None:
+    verb.add_argument(
+        "--rolling",
+        metavar="[COUNT]",
+        type=_count,
+        default=argparse.SUPPRESS,
+        help="COUNT at a time (1 if left out), each ready before the next; stops when one does not come up",
+    )
+
+
 def _fill_group(verb: _Verb) -> None:
     verb.add_argument("--group", action="append", metavar="GROUP", help="the group, if not given as GROUP")
-    _fill_wait(verb)
+    _fill_restart_all(verb)
 
 
 def _fill_status(verb: _Verb) -> None:
@@ -315,6 +337,7 @@ def _with_func(func: str, fill: Callable[[_Verb], None]) -> Callable[[_Verb], No
     return filled
 
 
+_ROLLING = "[--rolling [COUNT]]"
 _ONE, _SOME = "NAME [--wait [SECONDS]]", "NAME … [--wait [SECONDS]]"
 # verb: what it does, its usage, its options, what is made of its names
 _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
@@ -325,17 +348,17 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
         _finish_add,
     ),
     "remove": ("remove a process", _ONE, _with_func("remove", _fill_name), _finish_name),
-    "restart": ("restart a process", _ONE, _with_func("restart", _fill_name), _finish_name),
+    "restart": ("restart a process", f"{_ONE} {_ROLLING}", _with_func("restart", _fill_restart), _finish_name),
     "restart-group": (
         "restart the processes of a group",
-        "GROUP [--wait [SECONDS]]",
+        f"GROUP [--wait [SECONDS]] {_ROLLING}",
         _with_func("restart_group", _fill_group),
         _finish_group,
     ),
     "restart-all": (
         "restart every process that should run",
-        "[--wait [SECONDS]]",
-        _with_func("restart_all", _fill_wait),
+        f"[--wait [SECONDS]] {_ROLLING}",
+        _with_func("restart_all", _fill_restart_all),
         _finish_nothing,
     ),
     "start": ("start processes", _SOME, _with_func("start", _fill_names), _finish_names),

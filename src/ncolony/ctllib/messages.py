@@ -18,23 +18,43 @@ if TYPE_CHECKING:
     from ncolony.ctllib import Path, Places
 
 
-def restart(places: Places, name: str) -> str:
-    """Ask for the process `name` to be restarted; returns the message's id, which is its file name."""
-    return _send(places, f"restart {check_name('restart', name)}", {"type": "RESTART", "name": name})
+def restart(places: Places, name: str, *, rolling: int | None = None) -> str:
+    """Ask for the process `name` to be restarted; returns the message's id, which is its file name.
+
+    `rolling` restarts so many of its copies at a time, each ready before the next.
+
+    :raises BadValue: when it is not 1 or more.
+    """
+    deed = f"restart {check_name('restart', name)}"
+    return _send(places, deed, {"type": "RESTART", "name": name, **_in_turn(deed, rolling)})
 
 
-def restart_all(places: Places) -> str:
-    """Ask for every process that should run to be restarted; returns the message's id."""
-    return _send(places, "restart all", {"type": "RESTART-ALL"})
+def restart_all(places: Places, *, rolling: int | None = None) -> str:
+    """Ask for every process that should run to be restarted, `rolling` at a time; returns the message's id.
+
+    :raises BadValue: when `rolling` is not 1 or more.
+    """
+    return _send(places, "restart all", {"type": "RESTART-ALL", **_in_turn("restart all", rolling)})
 
 
-def restart_group(places: Places, group: str) -> str:
-    """Ask for the processes of a group to be restarted; returns the message's id."""
+def _in_turn(deed: str, rolling: int | None) -> dict[str, int]:
+    if rolling is None:
+        return {}
+    if not isinstance(rolling, int) or isinstance(rolling, bool) or not 1 <= rolling < 1 << 31:
+        raise BadValue(f"cannot {deed}: rolling: expected a number of 1 or more, found {shown(rolling)}")
+    return {"rolling": rolling}
+
+
+def restart_group(places: Places, group: str, *, rolling: int | None = None) -> str:
+    """Ask for the processes of a group to be restarted, `rolling` at a time; returns the message's id.
+
+    :raises BadValue: when the name is none, or `rolling` is not 1 or more.
+    """
     deed = f"restart group {shown(group)}"
     if not group:
         raise BadValue(f"cannot {deed}: the group's name is empty")
     check_text(deed, "group", group)
-    return _send(places, deed, {"type": "RESTART-GROUP", "group": group})
+    return _send(places, deed, {"type": "RESTART-GROUP", "group": group, **_in_turn(deed, rolling)})
 
 
 def start(places: Places, name: str) -> str:

@@ -75,7 +75,9 @@ class Configured(msgspec.Struct, frozen=True):
 
 
 class Removed(msgspec.Struct, frozen=True):
-    """Its file is gone."""
+    """Nothing defines it any more."""
+
+    reason: str = "its file was removed"
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -313,16 +315,16 @@ def _reconfigure_exited(process: Process, event: Configured, now: float) -> Outc
     return process, effects
 
 
-def _remove_live(process: Process, event: msgspec.Struct, now: float) -> Outcome:
-    return _halt(process, now, Wanted.GONE, "its file was removed")
+def _remove_live(process: Process, event: Removed, now: float) -> Outcome:
+    return _halt(process, now, Wanted.GONE, event.reason)
 
 
-def _remove_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
-    return _set(process, wanted=Wanted.GONE, pending=None, reason="its file was removed"), ()
+def _remove_stopping(process: Process, event: Removed, now: float) -> Outcome:
+    return _set(process, wanted=Wanted.GONE, pending=None, reason=event.reason), ()
 
 
-def _remove_down(process: Process, event: msgspec.Struct, now: float) -> Outcome:
-    return _to(process, State.STOPPED, now, wanted=Wanted.GONE, reason="its file was removed"), (Forget(),)
+def _remove_down(process: Process, event: Removed, now: float) -> Outcome:
+    return _to(process, State.STOPPED, now, wanted=Wanted.GONE, reason=event.reason), (Forget(),)
 
 
 def _start_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:

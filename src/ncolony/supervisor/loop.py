@@ -662,6 +662,10 @@ class Supervisor(Service):
             if known.definition is not None and known.identity is not None:
                 settings = while_running(known.definition, found.policy if found else known.process.policy)
                 self.hands.order({"do": "log", "name": name, "id": known.identity, **settings})
+            if isinstance(event, lifecycle.Removed) and known.file in self.definitions.names:
+                event = lifecycle.Removed(
+                    "there are to be fewer instances" if known.index is not None else "it has instances"
+                )
             self.events.append((name, event))
 
     def _first(self, name: str, known: Known, found: Applied) -> Process:
@@ -689,11 +693,12 @@ class Supervisor(Service):
 
     def _forget(self, name: str, known: Known) -> None:
         """Nothing is left of the process; a file with a problem keeps its status."""
+        reason = known.process.reason if known.process is not None else ""
         known.process = known.applied = known.identity = known.pid = None
         if known.definition is None and known.problem is None:
             del self.known[name]
             self._memory.concern(name)
-            self.happened("gone", name, reason="its file was removed")
+            self.happened("gone", name, reason=reason)
             self.follower.forget(name)
             self.chronicle.history.forget(name)
             self._dropped.append(name)
