@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -54,18 +54,27 @@ class Definitions:
     def __init__(self, directory: str, say: Callable[[str], None]) -> None:
         """`directory` is where earlier definitions are kept while they may come back."""
         self._directory, self._say = directory, say
+        try:
+            self._on_disk = set(os.listdir(directory))
+        except OSError:
+            self._on_disk = set()
         self._files: dict[str, _File] = {}
         self._marks = 0  # the sum of all files' marks: the directory's generation
+        self._problems: set[str] = set()
+        self._trials: dict[str, _File] = {}  # whose newest definition has still to prove itself
 
-    @property
-    def names(self) -> set[str]:
-        """The files that there are."""
-        return set(self._files)
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the files that there are."""
+        return iter(self._files)
 
     def summary(self) -> dict[str, object]:
         """What of the directory is known: comparable with what `ctl` computes from the files."""
-        problems = sum(file.problem is not None for file in self._files.values())
-        return {"generation": f"{self._marks % 2**128:032x}", "files": len(self._files), "problems": problems}
+        generation = f"{self._marks % 2**128:032x}"
+        return {"generation": generation, "files": len(self._files), "problems": len(self._problems)}
 
     # reading
 
@@ -84,10 +93,12 @@ class Definitions:
         else:
             found = define(shown, entry.data)
         if isinstance(found, Problem):
+            self._problems.add(name)
             if file.problem != str(found):
                 file.problem = str(found)
                 self._say(file.problem)
         else:
+            self._problems.discard(name)
             file.problem = None
             if file.newest is None or file.newest.digest != found.digest or file.newest.text != found.text:
                 self._take(name, file, found, now)
@@ -99,6 +110,8 @@ class Definitions:
         if file is None:
             return {name}
         self._marks -= file.mark
+        self._problems.discard(name)
+        self._trials.pop(name, None)
         self._unkeep(name)
         return self._processes(name, file) | {name}
 
@@ -145,33 +158,39 @@ class Definitions:
             file.why, file.before = kept.why, old
             file.definition = old if kept.why else found
             file.until = None if kept.why else now + (found.config.rollback_if_not_ready or 0.0)
+            if not kept.why:
+                self._trials[name] = file
             return
         if before is None and kept is not None and not isinstance(old := define(name, kept.text), Problem):
             before = old
         file.definition, file.before, file.why, file.until = found, None, "", None
+        self._trials.pop(name, None)
         seconds = found.config.rollback_if_not_ready
         if seconds is None or before is None or before.generation == found.generation or not found.config.enabled:
             self._unkeep(name)
             return
         file.before, file.until = before, now + seconds
+        self._trials[name] = file
         self._keep(name, _Kept(found.digest, before.text))
 
     def next_verdict(self) -> float | None:
         """When the next trial is over (monotonic seconds)."""
-        return min((file.until for file in self._files.values() if file.until is not None), default=None)
+        return min((file.until for file in self._trials.values() if file.until is not None), default=None)
 
-    def on_trial(self) -> list[str]:
+    @property
+    def on_trial(self) -> frozenset[str]:
         """The files whose newest definition has still to prove itself."""
-        return [name for name, file in self._files.items() if file.until is not None]
+        return frozenset(self._trials)
 
     def judge(self, name: str, processes: Iterable[Process | None], now: float) -> set[str]:
         """See what has become of a file on trial; the processes concerned if its definition is taken back."""
-        file = self._files.get(name)
+        file = self._trials.get(name)
         if file is None or file.until is None or file.definition is None:
             return set()
         unready = [one for one in processes if one is None or not _is_proven(one, now)]
         if not unready:
             file.before = file.until = None
+            del self._trials[name]
             self._unkeep(name)
             return set()
         doomed = [one for one in unready if one is not None and one.state is State.FATAL]
@@ -186,10 +205,13 @@ class Definitions:
             self._keep(name, _Kept(file.definition.digest, file.before.text, file.why))
             file.definition = file.before
         file.until = None
+        del self._trials[name]
         self._say(f"{printable(name)}: {file.why}")
         return concerned | self._processes(name, file)
 
     def _kept(self, name: str) -> _Kept | None:
+        if name not in self._on_disk:
+            return None
         try:
             with open(f"{self._directory}/{name}", "rb") as file:
                 return msgspec.json.decode(file.read(), type=_Kept)
@@ -201,10 +223,13 @@ class Definitions:
         with contextlib.suppress(OSError):
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             write_whole(f"{self._directory}/{name}", msgspec.json.encode(kept), 0o600)
+            self._on_disk.add(name)
 
     def _unkeep(self, name: str) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(f"{self._directory}/{name}")
+        if name in self._on_disk:
+            self._on_disk.discard(name)
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._directory}/{name}")
 
 
 def _is_proven(process: Process, now: float) -> bool:

@@ -352,7 +352,7 @@ class Supervisor(Service):
         assert process is not None
         self._schedule(name, known)
         if process.state is not before.state:
-            if known.file in self.definitions.on_trial():
+            if known.file in self.definitions.on_trial:
                 self._judge_at(self.reactor.seconds())
             self._tell(name, known)
             self._watch_stop(name, known, process)
@@ -495,7 +495,7 @@ class Supervisor(Service):
             self._cannot_read(self.settings.config, error)
             return
         if self._problem(self.settings.config, ""):
-            self._departing |= self.definitions.names - self._config.seen.keys()
+            self._departing |= set(self.definitions) - self._config.seen.keys()
         for name in in_order(changed):
             self._read(name, changed[name])
         if self._departing and (self._departure is None or not self._departure.active()):
@@ -541,7 +541,7 @@ class Supervisor(Service):
     def _read(self, name: str, entry: Entry | None) -> None:
         """Take note of a file: a new definition, a problem beside the last good one, or its absence."""
         if entry is None:
-            if name in self.definitions.names:
+            if name in self.definitions:
                 self._departing.add(name)
             return
         self._departing.discard(name)
@@ -587,7 +587,7 @@ class Supervisor(Service):
         """See whether new definitions have led to processes that are ready, or have to be taken back."""
         self._judging, now = None, self.reactor.seconds()
         looks = []
-        for file in self.definitions.on_trial():
+        for file in self.definitions.on_trial:
             names = self.definitions.processes(file)
             processes = [self._as_applied(name) for name in names]
             looks += [at for one in processes if one is not None and (at := ready_at(one)) is not None and at > now]
@@ -610,7 +610,7 @@ class Supervisor(Service):
     def _judge_at(self, when: float | None) -> None:
         """Look at the definitions on trial then, or when the first of them has no more time."""
         due = min((at for at in (when, self.definitions.next_verdict()) if at is not None), default=None)
-        if due is None or self.quitting or not self.definitions.on_trial():
+        if due is None or self.quitting or not self.definitions.on_trial:
             return
         if self._judging is not None and self._judging.active():
             if self._judging.getTime() <= due:
@@ -662,7 +662,7 @@ class Supervisor(Service):
             if known.definition is not None and known.identity is not None:
                 settings = while_running(known.definition, found.policy if found else known.process.policy)
                 self.hands.order({"do": "log", "name": name, "id": known.identity, **settings})
-            if isinstance(event, lifecycle.Removed) and known.file in self.definitions.names:
+            if isinstance(event, lifecycle.Removed) and known.file in self.definitions:
                 event = lifecycle.Removed(
                     "there are to be fewer instances" if known.index is not None else "it has instances"
                 )
