@@ -85,6 +85,12 @@ def _ago(memory: Memory | None, now: float) -> tuple[float, ...]:
     return () if memory is None else tuple(now - seconds for seconds in memory.failed)
 
 
+def _told_again(memory: Memory | None, alive: bool, now: float) -> tuple[float, ...]:
+    """When it failed, without the end that will be told once more."""
+    failed = _ago(memory, now)
+    return failed[:-1] if memory is not None and memory.pending and not alive else failed
+
+
 def adopted(
     name: str, number: int, alive: bool, found: Applied, memory: Memory | None, now: float
 ) -> tuple[Process, tuple[Event, ...]]:
@@ -114,6 +120,6 @@ def adopted(
         since=now,
         alive=True,
         restarts=memory.restarts if memory is not None else 0,
-        failed=_ago(memory, now),
+        failed=_told_again(memory, alive, now),
     )
     return process, again

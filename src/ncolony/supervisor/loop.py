@@ -223,7 +223,7 @@ class Supervisor(Service):
         self.guarded(self._scan_config)  # while the keeper starts
         self._watcher = Watcher(reactor, self._woken)
         self._exit_code = self._earlier_exit_code()
-        if self._desk.end_was_asked_for or self._exit_code:
+        if self._desk.end_was_asked_for:
             self.quit()  # an earlier supervisor was killed while it did
         _log.info("ncolony {version} supervises {config}", version=__version__, config=settings.config)
         self.happened("supervisor", reason="started" if self.replacing.received is None else "upgraded")
@@ -764,6 +764,10 @@ class Supervisor(Service):
 
     def _begin_to_act(self, held: list[dict[str, Any]]) -> None:
         """It is known what runs: make it agree with what should, and carry on with what was asked for."""
+        if self._exit_code and held:
+            self.quitting = True  # the end goes on
+        else:
+            self._exit_code = 0  # it had come; what begins now is another life, of a container perhaps
         self.follower.catch_up({one["name"] for one in held if not one["empty"]})
         # The files first: what was removed meanwhile is not started again because its instance has ended.
         told, self.events = self.events, deque()
