@@ -766,8 +766,10 @@ class Supervisor(Service):
         """It is known what runs: make it agree with what should, and carry on with what was asked for."""
         if self._exit_code and held:
             self.quitting = True  # the end goes on
-        else:
+        elif self._exit_code:
             self._exit_code = 0  # it had come; what begins now is another life, of a container perhaps
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.settings.state}/ending")
         self.follower.catch_up({one["name"] for one in held if not one["empty"]})
         # The files first: what was removed meanwhile is not started again because its instance has ended.
         told, self.events = self.events, deque()
