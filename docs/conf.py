@@ -18,6 +18,14 @@ html_show_sphinx = False
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
 
+man_pages = [
+    ("running", "ncolony", "run programs and keep them running", [author], 1),
+    ("commands", "ncolony-ctl", "control a colony of processes", [author], 1),
+    ("configuration", "ncolony-config", "what one process is to be", [author], 5),
+    ("messages", "ncolony-messages", "requests, answers and reports in files", [author], 5),
+]
+man_show_urls = False
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 add_module_names = False

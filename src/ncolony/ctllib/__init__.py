@@ -1000,7 +1000,16 @@ def main(argv: Iterable[str]) -> None:
 
 
 # Where the functions live that this module offers too, loaded when first asked for: most commands need none of them.
-_ELSEWHERE: dict[str, str] = {}
+_ELSEWHERE: dict[str, str] = {
+    "BadFiles": "applying",
+    "Change": "differing",
+    "Difference": "differing",
+    "Finding": "checking",
+    "Outcome": "applying",
+    "apply": "applying",
+    "check": "checking",
+    "diff": "differing",
+}
 
 if not TYPE_CHECKING:
 
