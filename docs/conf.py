@@ -1,5 +1,7 @@
 """Sphinx settings. Nothing here needs the network."""
 
+from docutils import nodes
+
 from ncolony import __version__
 
 project = "NColony"
@@ -32,3 +34,15 @@ add_module_names = False
 
 # Names of the standard library and of other packages: without the network there is nothing to link them to.
 nitpick_ignore_regex = [(r"py:.*", r"(?!ncolony\.).*")]
+
+
+def _unlink(app, doctree, docname):
+    """Leave the words of links alone in manual pages, where docutils would put "<>" behind them."""
+    if app.builder.name == "man":
+        for link in list(doctree.findall(nodes.reference)):
+            link.replace_self(link.children)
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("doctree-resolved", _unlink)
