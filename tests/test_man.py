@@ -43,10 +43,10 @@ def test_every_page_is_built(manual: Path) -> None:
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_pages_can_be_read(manual: Path, name: str) -> None:
     """Each page is rendered without complaint, tables and all, and has in it what it is looked up for."""
-    command = ["groff", "-t", "-man", "-Wbreak", "-Tutf8", "-P-cbou", str(manual / name)]
+    command = ["groff", "-t", "-man", "-rLL=100n", "-Wbreak", "-Tutf8", "-P-cbou", str(manual / name)]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (shown.returncode, shown.stderr) == (0, "")
-    text = " ".join(shown.stdout.replace("‐", "-").replace("−", "-").split())
+    text = " ".join(shown.stdout.replace("\u2010", "-").replace("\u2212", "-").split())
     assert " NAME " in text
     assert "<>" not in text
     assert [word for word in PAGES[name] if word not in text] == []

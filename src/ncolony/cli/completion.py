@@ -394,11 +394,11 @@ function __ncolony_complete
         case words
             string join \n -- $answer[2..-1]
         case files
-            printf '%s\n' $option(__fish_complete_path $value)
+            printf '%s\n' "$option"(__fish_complete_path $value)
         case directories
-            printf '%s\n' $option(__fish_complete_directories $value)
+            printf '%s\n' "$option"(__fish_complete_directories $value)
         case commands
-            printf '%s\n' $option(__fish_complete_command)
+            __fish_complete_command
     end
 end
 complete -c ncolony -f -a '(__ncolony_complete)'
