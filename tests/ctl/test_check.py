@@ -97,6 +97,15 @@ def test_copies_and_files_do_not_share_names(colony: Colony) -> None:
     assert findings(colony.config / "web:1") == []
 
 
+def test_directories_are_colonies_of_their_own(tmp_path: Path) -> None:
+    """Files of two directories do not get in each other's way."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "one", web={"args": [SLEEP], "instances": 1})
+    write(tmp_path / "other", web_0={"args": [SLEEP]})
+    assert findings(tmp_path / "one", tmp_path / "other") == []
+
+
 def test_what_this_machine_lacks_is_doubtful(colony: Colony, tmp_path: Path) -> None:
     """Unknown users, files that are not there and programs that are not on PATH are warnings."""
     there = tmp_path / "there"

@@ -53,8 +53,8 @@ class Source(msgspec.Struct, frozen=True):
 def check(paths: Iterable[ctllib.Path], *, strict_modes: bool = True) -> list[Finding]:
     """What is wrong with config files. `paths` are files, or directories all of whose config files are meant.
 
-    The files are taken as those of one colony: whether two of them get in each other's way is looked at too. With
-    `strict_modes`, and as root, files that anybody may write are problems, as they are to a supervisor.
+    Whether two files of one directory get in each other's way is looked at too. With `strict_modes`, and as root, files
+    that anybody may write are problems, as they are to a supervisor.
 
     :raises NotThere: when one of the paths does not exist.
     :raises CannotAccess: when a directory cannot be read.
@@ -63,7 +63,10 @@ def check(paths: Iterable[ctllib.Path], *, strict_modes: bool = True) -> list[Fi
     sources: list[Source] = []
     for path in paths:
         sources += read(path, strict) if os.path.isdir(path) else [_one_file(os.fspath(path), strict)]
-    collisions = find_collisions(sources)
+    directories: dict[str, list[Source]] = {}
+    for source in sources:
+        directories.setdefault(os.path.dirname(source.path), []).append(source)
+    collisions = [one for together in directories.values() for one in find_collisions(together)]
     found: list[Finding] = []
     for source in sources:
         found += [*source.problems, *(one for one in collisions if one.path == source.path), *_doubts(source)]

@@ -25,8 +25,8 @@ _ID = {"minimum": 0, "maximum": config.LARGEST_ID}
 _SIZE_TEXT = {"pattern": r"^\s*[0-9]{1,19}\s*[KkMmGgTt]?([Ii]?[Bb])?\s*$", "examples": ["512M", "64MiB"]}
 _VARIABLES = {"propertyNames": {"pattern": r"^[^=\u0000]+$"}}
 _LIMIT_NUMBER = {"minimum": 0, "maximum": config.LARGEST_LIMIT}
-# What holds for a value beside its type: key -> {type: constraints}. "item" is each element of a list or value of an
-# object, whose own types stand below it; "" is the value whatever its type.
+# What holds for a value beside its type: key -> {type: constraints}. "item" is each element of a list, or value of an
+# object, whose own types stand below it.
 _BOUNDS: dict[str, dict[str, Any]] = {
     "args": {"array": {"minItems": 1, "prefixItems": [{"type": "string", **_TEXT}]}, "item": {"string": _ANY_TEXT}},
     "env": {"object": _VARIABLES, "item": {"string": _ANY_TEXT}},
