@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 
-from ncolony import ctllib
+from ncolony import __version__, ctllib
 
 TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def build() -> argparse.ArgumentParser:
         description="Control a colony of processes through its directories.",
         epilog="Exit status: 0 fine, 1 error, 2 usage, 3 something is not running, 4 no such process.",
     )
+    parser.add_argument("--version", action="version", version=f"ncolony {__version__}")
     parser.add_argument("--messages", metavar="DIR", help=f"directory of messages; or {ctllib.MESSAGES_VARIABLE}")
     parser.add_argument("--config", metavar="DIR", help=f"directory of definitions; or {ctllib.CONFIG_VARIABLE}")
     parser.add_argument(
@@ -70,10 +71,13 @@ class _Top(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(args, namespace)
+        needed = getattr(found, "needs", _PLACES)  # what `call` would take for an argument is taken away again
+        if hasattr(found, "needs"):
+            del found.needs
         for key, variable in _PLACES.items():
             if getattr(found, key) is None:
                 setattr(found, key, os.environ.get(variable))
-            if not getattr(found, key):
+            if not getattr(found, key) and key in needed:
                 self.error(f"the directory of {key} is missing: give --{key} DIR or set {variable}")
         return found, rest
 
@@ -258,6 +262,23 @@ def _fill_history(verb: _Verb) -> None:
     verb.add_argument("--json", action="store_true", help="a list of records instead of a table")
 
 
+def _fill_check(verb: _Verb) -> None:
+    verb.add_argument("--strict", action="store_true", help="fail on warnings too")
+    verb.add_argument("--no-strict-modes", action="store_true", help="as root, pass files that anybody may write")
+    verb.add_argument("--json", action="store_true", help="a list of findings instead of lines")
+
+
+def _fill_diff(verb: _Verb) -> None:
+    verb.add_argument("--json", action="store_true", help="an object instead of lines")
+
+
+def _fill_apply(verb: _Verb) -> None:
+    verb.add_argument("--prune", action="store_true", help="remove the definitions that DIR does not have")
+    verb.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    verb.add_argument("--json", action="store_true", help="an object with `changed` instead of lines")
+    _fill_wait(verb)
+
+
 def _fill_add(verb: _Verb) -> None:
     _fill_name(verb)
     option = verb.add_argument
@@ -320,6 +341,17 @@ def _finish_names(verb: _Verb, found: argparse.Namespace, rest: list[str], more:
 
 def _finish_status(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
     found.names = list(dict.fromkeys([*rest, *(more or []), *(found.names or [])]))
+
+
+def _finish_check(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    found.paths = [*rest, *(more or [])]
+    found.needs = () if found.paths else ("config",)
+
+
+def _finish_source(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    found.source = verb.one("DIR", [*rest, *(more or [])])
+    if getattr(found, "wait", None) is None or getattr(found, "dry_run", False):
+        found.needs = ("config",)
 
 
 def _finish_nothing(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
@@ -392,6 +424,24 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
         "NAME [-n COUNT] [--lines] [--json]",
         _with_func("history", _fill_history),
         _finish_name,
+    ),
+    "check": (
+        "tell what is wrong with config files",
+        "[FILE | DIR] … [--strict] [--no-strict-modes] [--json]",
+        _with_func("check", _fill_check),
+        _finish_check,
+    ),
+    "diff": (
+        "tell what would happen if the files of DIR were the configuration",
+        "DIR [--json]",
+        _with_func("diff", _fill_diff),
+        _finish_source,
+    ),
+    "apply": (
+        "put the files of DIR into the config directory",
+        "DIR [--prune] [--dry-run] [--wait [SECONDS]] [--json]",
+        _with_func("apply", _fill_apply),
+        _finish_source,
     ),
     "scan": ("look at the directories now", "[--wait [SECONDS]]", _with_func("scan", _fill_wait), _finish_nothing),
     "upgrade": (

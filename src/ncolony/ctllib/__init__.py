@@ -16,10 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, NamedTuple
 
+    from .applying import BadFiles as BadFiles
+    from .applying import Outcome as Outcome
+    from .applying import apply as apply
+    from .checking import Finding as Finding
+    from .checking import check as check
     from .definitions import add as add
     from .definitions import disable as disable
     from .definitions import enable as enable
     from .definitions import remove as remove
+    from .differing import Change as Change
+    from .differing import Difference as Difference
+    from .differing import diff as diff
     from .messages import restart as restart
     from .messages import restart_all as restart_all
     from .messages import restart_group as restart_group
@@ -161,6 +169,15 @@ _ELSEWHERE: dict[str, str] = {
     "wait_for_answer": "waits",
     "wait_for_shutdown": "waits",
     "wait_for_applied": "waits",
+    # changing it with confidence
+    "check": "checking",
+    "Finding": "checking",
+    "diff": "differing",
+    "Difference": "differing",
+    "Change": "differing",
+    "apply": "applying",
+    "Outcome": "applying",
+    "BadFiles": "applying",
 }
 _HERE = ("Places", "Error", "BadValue", "NotThere", "CannotAccess", "Failed", "TimedOut", "places_from_env")
 
