@@ -12,7 +12,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test chaos quick lint format docs man schema lock dev clean
+.PHONY: help demo test chaos quick lint format docs man schema tour lock dev clean
 
 help:
 	@echo "make demo    run the example colony until CTRL-C (DEMO_SECONDS=10 make demo ends by itself)"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs    the documentation, into docs/_build/html"
 	@echo "make man     the manual pages, into docs/_build/man"
 	@echo "make schema  write src/ncolony/schema/*.json anew, after a change of the model or of docs/configuration.md"
+	@echo "make tour    type the tour of the documentation into a terminal again, and write down what it shows"
 	@echo "make lock    write requirements/*.txt anew (UPGRADE=1: with the newest versions)"
 	@echo "make clean   remove everything that make made"
 
@@ -76,6 +77,9 @@ man: $(READY_DEV)
 
 schema: $(READY)
 	@$(BIN)/python tools/schema.py
+
+tour: $(READY)
+	@$(BIN)/python tools/tour.py
 
 lock:
 	@sh tools/venv.sh $(VENV)
