@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _PLACES = {"config": ctllib.CONFIG_VARIABLE, "messages": ctllib.MESSAGES_VARIABLE}
 _TOO_LONG_TO_SHOW = 60
+_WATCH_S = 1.0
 _LONGEST_NUMBER = 9
 
 
@@ -120,15 +121,19 @@ def _split(words: list[str]) -> tuple[list[str], list[str] | None]:
     return words[:place], words[place + 1 :]
 
 
+# Options whose value may be left out, and what they are then.
+_OPTIONAL_SECONDS = {"--wait": ctllib.DEFAULT_WAIT_S, "--watch": _WATCH_S}
+
+
 def _with_seconds(words: list[str]) -> list[str]:
     """Join --wait and the number behind it, if there is one: `--wait web` is a name, `--wait 5` is not."""
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] == "--wait" and _is_number(word):
-            joined[-1] = f"--wait={word}"
+        if joined and joined[-1] in _OPTIONAL_SECONDS and _is_number(word):
+            joined[-1] = f"{joined[-1]}={word}"
         else:
             joined.append(word)
-    return [f"--wait={ctllib.DEFAULT_WAIT_S:g}" if word == "--wait" else word for word in joined]
+    return [f"{word}={_OPTIONAL_SECONDS[word]:g}" if word in _OPTIONAL_SECONDS else word for word in joined]
 
 
 def _is_number(word: str) -> bool:
@@ -150,6 +155,25 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
     return int(text)
+
+
+# Whole units of time, as in "1h30m".
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def _span(text: str) -> float:
+    """The seconds in "90", "10m", "1h30m" or "2d"."""
+    if _is_number(text):
+        return _seconds(text)
+    total, number = 0.0, ""
+    for character in text:
+        if character in _UNITS and _is_number(number):
+            total, number = total + float(number) * _UNITS[character], ""
+        else:
+            number += character
+    if number or not text or not 0 <= total < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a time such as 90, 10m, 1h30m or 2d, found {text!r}")
+    return total
 
 
 def _owner(text: str) -> int | str:
@@ -217,6 +241,45 @@ def _fill_status(verb: _Verb) -> None:
     )
     verb.add_argument("-l", "--long", action="store_true", help="more of each: its last exit, its last lines")
     verb.add_argument("--json", action="store_true", help="a list of records instead of a table")
+    verb.add_argument(
+        "--watch",
+        metavar="[SECONDS]",
+        type=_seconds,
+        help=f"again whenever something changed, until CTRL-C; uptimes every SECONDS ({_WATCH_S:g} if left out)",
+    )
+
+
+def _fill_why(verb: _Verb) -> None:
+    verb.add_argument(
+        "--name", dest="names", action="append", metavar="NAME", help="a process or glob; may be repeated"
+    )
+    verb.add_argument("--json", action="store_true", help="a list of objects instead of text")
+
+
+def _fill_events(verb: _Verb) -> None:
+    verb.add_argument(
+        "--name", dest="names", action="append", metavar="NAME", help="a process or glob; may be repeated"
+    )
+    verb.add_argument("-f", "--follow", action="store_true", help="go on with what happens, until CTRL-C")
+    verb.add_argument("-n", dest="count", type=_count, metavar="COUNT", help="the newest COUNT only; with -f, 10")
+    verb.add_argument("--since", type=_span, metavar="TIME", help="not older than this: 90 (seconds), 10m, 1h30m, 2d")
+    verb.add_argument("--json", action="store_true", help="a JSON object per line")
+
+
+def _fill_wait_verb(verb: _Verb) -> None:
+    verb.add_argument("--name", dest="names", action="append", metavar="NAME", help="a process; may be repeated")
+    verb.add_argument(
+        "--for", dest="goal", choices=ctllib.GOALS, default="running", help="what is waited for (running if left out)"
+    )
+    verb.add_argument("--converged", action="store_true", help="wait until every file and message is taken up")
+    verb.add_argument("--ignore-problems", action="store_true", help="with --converged: files that cannot be used too")
+    verb.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=ctllib.DEFAULT_WAIT_S,
+        metavar="SECONDS",
+        help=f"fail if it has not come about by then ({ctllib.DEFAULT_WAIT_S:g} if left out)",
+    )
 
 
 def _fill_signal(verb: _Verb) -> None:
@@ -300,6 +363,14 @@ def _finish_status(verb: _Verb, found: argparse.Namespace, rest: list[str], more
     found.names = list(dict.fromkeys([*rest, *(more or []), *(found.names or [])]))
 
 
+def _finish_wait(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    _finish_status(verb, found, rest, more)
+    if found.converged and found.names:
+        verb.error("--converged concerns all processes: no NAME can be given")
+    if not found.converged and not found.names:
+        verb.error("the following arguments are required: NAME, or --converged")
+
+
 def _finish_nothing(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
     if rest or more:
         verb.error(f"unrecognized arguments: {' '.join([*rest, *(more or [])])}")
@@ -360,9 +431,27 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
     ),
     "status": (
         "show how processes are",
-        "[NAME | GLOB] … [--long] [--json]",
+        "[NAME | GLOB | GROUP] … [--long] [--json] [--watch [SECONDS]]",
         _with_func("status", _fill_status),
         _finish_status,
+    ),
+    "why": (
+        "explain why processes are as they are, and what to do",
+        "NAME … [--json]",
+        _with_func("why", _fill_why),
+        _finish_names,
+    ),
+    "events": (
+        "show what happened",
+        "[NAME | GLOB] … [-f] [-n COUNT] [--since TIME] [--json]",
+        _with_func("events", _fill_events),
+        _finish_status,
+    ),
+    "wait": (
+        "wait until processes are as one wants them",
+        "(NAME … [--for GOAL] | --converged [--ignore-problems]) [--timeout SECONDS]",
+        _with_func("wait_for", _fill_wait_verb),
+        _finish_wait,
     ),
     "history": (
         "show how the instances of a process ended",

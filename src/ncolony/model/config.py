@@ -6,6 +6,7 @@ import json
 import math
 import re
 import signal
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -195,6 +196,18 @@ def define(name: str, data: bytes) -> Definition | Problem:
     except (msgspec.EncodeError, UnicodeEncodeError, RecursionError) as error:
         return Problem(name, "", f"holds a value that cannot be text: {error}")
     return Definition(config, data, generation, digest, tuple(_warnings(content)))
+
+
+def directory_generation(pairs: Iterable[tuple[str, bytes]]) -> str:
+    """What identifies the content of a whole config directory: 32 hex digits, whatever the order of its files.
+
+    `pairs` holds the name of each file and the blake2b of its bytes, 16 bytes long.
+    """
+    total = 0
+    for name, content in pairs:
+        one = name.encode("utf-8", "surrogateescape") + b"\0" + content
+        total += int.from_bytes(blake2b(one, digest_size=16).digest(), "big")
+    return f"{total % 2**128:032x}"
 
 
 def _at(content: Any, key: str) -> Any:
