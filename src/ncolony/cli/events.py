@@ -85,5 +85,5 @@ def _line(one: Event) -> str:
     said += [f"pid {one.pid}"] if one.pid is not None else []
     said += [f"instance {one.instance}"] if one.instance else []
     said += [one.reason] if one.reason else []
-    cells = (moment(one.at), (one.name or "-").ljust(24), one.event.ljust(11), ", ".join(map(str, said)))
-    return " ".join(printable(cell) for cell in cells).rstrip() + "\n"
+    name, event, text = (printable(part) for part in (one.name or "-", one.event, ", ".join(map(str, said))))
+    return f"{moment(one.at)} {name.ljust(24)} {event.ljust(11)} {text}".rstrip() + "\n"

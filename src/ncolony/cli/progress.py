@@ -79,7 +79,7 @@ class Progress:
 
 def to_terminal(stream: TextIO | None) -> bool:
     """Whether lines written to `stream` can be taken back."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return stream is not None and stream.isatty() and (os.environ.get("TERM") or "dumb") != "dumb"
 
 
 def columns(stream: TextIO) -> int:

@@ -72,64 +72,52 @@ def follow_events(places: Places, *, state: Path | None = None) -> Iterator[list
 class _Reader:
     """Reads the two files one after the other, and knows how far it came.
 
-    The file being read is held open: so its inode is no other's, and its last lines can be read once it was renamed.
+    The file being read and the one before it are held open: so their inodes are no others', and the last lines of a
+    file can be read once it was renamed.
     """
 
     def __init__(self, places: Places, state: Path | None) -> None:
         directory = state_directory(places, state)
         self._old, self._current = os.path.join(directory, _OLD), os.path.join(directory, _CURRENT)
-        self._descriptor, self._offset = -1, 0
-        self._read_before: int | None = None  # the inode of the file that was read to its end before this one
+        self._descriptor, self._former = -1, -1
+        self._offset = 0
 
     def __enter__(self) -> _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        for descriptor in (self._descriptor, self._former):
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def more(self) -> list[Event]:
         """What was written since the last time."""
         found: list[Event] = []
         while True:
-            rotated = self._descriptor >= 0 and self._is_rotated()
             if self._descriptor >= 0:
+                # Asked first: nobody writes any more to what was renamed before it is read.
+                rotated = _inode(self._current) != os.fstat(self._descriptor).st_ino
                 found += self._lines()
                 if not rotated:
                     return found
-                # Nobody writes to it any more: it was renamed before it was read.
-                self._read_before = os.fstat(self._descriptor).st_ino
-                self._close()
+                if self._former >= 0:
+                    os.close(self._former)
+                self._former, self._descriptor = self._descriptor, -1
             if not self._open_next():
                 return found
 
-    def _is_rotated(self) -> bool:
-        try:
-            return os.stat(self._current).st_ino != os.fstat(self._descriptor).st_ino
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError as error:
-            raise refused(_DEED, self._current, error) from error
-
     def _open_next(self) -> bool:
         """Open the oldest file that was not read yet; False when there is none."""
-        for path in (self._old, self._current):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                raise refused(_DEED, path, error) from error
-            if path == self._old and os.fstat(descriptor).st_ino == self._read_before:
-                os.close(descriptor)
+        read = os.fstat(self._former).st_ino if self._former >= 0 else None
+        while True:
+            old = _inode(self._old)
+            path = self._current if old in (None, read) else self._old
+            descriptor = _open(path)
+            if descriptor >= 0 and path == self._current and _inode(self._old) != old:
+                os.close(descriptor)  # rotated in between: first comes what was skipped
                 continue
             self._descriptor, self._offset = descriptor, 0
-            return True
-        return False
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
+            return descriptor >= 0
 
     def _lines(self) -> list[Event]:
         """The events in the whole lines from where we are; a line that is not whole is left for the next time."""
@@ -147,6 +135,26 @@ class _Reader:
         whole = data.rfind(b"\n") + 1
         self._offset += whole
         return [event for line in data[:whole].split(b"\n") if line and (event := _event(line))]
+
+
+def _inode(path: str) -> int | None:
+    """The inode of a file; None when it is not there."""
+    try:
+        return os.stat(path).st_ino
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise refused(_DEED, path, error) from error
+
+
+def _open(path: str) -> int:
+    """A descriptor of the file; -1 when it is not there."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    except OSError as error:
+        raise refused(_DEED, path, error) from error
 
 
 def _event(line: bytes) -> Event | None:
