@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import string
 import sys
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ from ncolony.model.config import (
     ProcessConfig,
     decode,
     define,
+    directory_generation,
     signal_name,
     signal_number,
 )
@@ -706,12 +709,12 @@ def test_the_generation_of_a_directory_is_that_of_its_files() -> None:
     """It depends on every name and content, not on their order; a name that is no text counts too."""
     contents = {"a": b"1", "b": b"2", "\udcff": b""}
     pairs = [(name, blake2b(data, digest_size=16).digest()) for name, data in contents.items()]
-    found = config.directory_generation(pairs)
-    assert found == config.directory_generation(reversed(pairs))
+    found = directory_generation(pairs)
+    assert found == directory_generation(reversed(pairs))
     assert re.fullmatch("[0-9a-f]{32}", found)
-    assert config.directory_generation([]) == "0" * 32
+    assert directory_generation([]) == "0" * 32
     swapped = [(pairs[0][0], pairs[1][1]), (pairs[1][0], pairs[0][1]), pairs[2]]
-    others = [config.directory_generation(some) for some in (pairs[:2], pairs[1:], swapped)]
+    others = [directory_generation(some) for some in (pairs[:2], pairs[1:], swapped)]
     assert len({found, *others}) == 4
     one = int.from_bytes(blake2b(b"a\0" + pairs[0][1], digest_size=16).digest(), "big")
-    assert config.directory_generation(pairs[:1]) == f"{one:032x}"
+    assert directory_generation(pairs[:1]) == f"{one:032x}"
