@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from ncolony import ctllib
+from ncolony.model.names import problem_with_name
+
 TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
-    from ncolony.ctllib import Status
+    from ncolony.ctllib import Path, Places, Status
+
+
+def look(places: Places, patterns: list[str], state: Path | None) -> tuple[list[Status], list[str]]:
+    """The processes that any of the patterns means, or all, and the patterns that mean none: see `chosen`."""
+    named = [ctllib.copies(places, pattern, state=state) for pattern in patterns if _is_name(pattern)]
+    if patterns and len(named) == len(patterns) and all(named):
+        # All are plain names: the reports of thousands of others need not be read.
+        names = sorted({name for some in named for name in some})
+        found = [ctllib.status_of(places, name, state=state) for name in names]
+        if all(found):
+            return [one for one in found if one is not None], []
+    return chosen(ctllib.status(places, state=state), patterns)
+
+
+def _is_name(pattern: str) -> bool:
+    return problem_with_name(pattern) is None
 
 
 def chosen(records: list[Status], patterns: list[str]) -> tuple[list[Status], list[str]]:

@@ -8,7 +8,7 @@ import time
 
 from ncolony import ctllib
 from ncolony.cli import complain, say
-from ncolony.cli.choose import chosen
+from ncolony.cli.choose import look
 from ncolony.model.names import printable
 
 TYPE_CHECKING = False  # see ctllib
@@ -71,7 +71,7 @@ def _look(options: dict[str, Any]) -> tuple[Supervisor | None, list[Status], lis
     places, state = ctllib.Places(options["config"], options["messages"]), options.get("state")
     # Asked first: one that starts in between is then at worst called absent, never a stale table a live one's.
     supervisor = ctllib.supervisor(places, state=state)
-    return supervisor, *chosen(ctllib.status(places, state=state), options["names"])
+    return supervisor, *look(places, options["names"], state)
 
 
 def _remarks(supervisor: Supervisor | None, missing: list[str]) -> list[str]:

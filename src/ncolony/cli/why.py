@@ -7,7 +7,7 @@ import time
 
 from ncolony import ctllib
 from ncolony.cli import complain, say
-from ncolony.cli.choose import chosen
+from ncolony.cli.choose import look
 from ncolony.cli.past import how, moment, printed, size, span
 from ncolony.cli.show import ALL_RUNNING, NO_SUCH_PROCESS, NOT_RUNNING, duration
 from ncolony.ctllib.explain import explained
@@ -26,7 +26,7 @@ def run(options: dict[str, Any]) -> int:
     """Explain the processes that the parsed options name; returns the exit status."""
     places, state = ctllib.Places(options["config"], options["messages"]), options.get("state")
     supervisor = ctllib.supervisor(places, state=state)
-    records, missing = chosen(ctllib.status(places, state=state), options["names"])
+    records, missing = look(places, options["names"], state)
     ctl = _command(places, state)
     found = [explained(places, one, supervisor, state, ctl) for one in records]
     if options["json"]:
