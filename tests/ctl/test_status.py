@@ -214,6 +214,8 @@ def test_history_of_a_file_is_that_of_its_copies(colony: Colony, capsys: pytest.
     (colony.config / "web:1").write_text('{"args": ["a"]}')  # a file of its own is nobody's copy
     found: list[Any] = ctllib.history(colony.places, "web", state=colony.state)
     assert [one.name for one in found] == ["web:0", "web:0"]
+    assert ctllib.history_of(colony.places, "web", state=colony.state) == []
+    assert len(ctllib.history_of(colony.places, "web:0", state=colony.state)) == 2
 
 
 def test_the_copies_of_a_file(colony: Colony, tmp_path: Path) -> None:

@@ -434,6 +434,13 @@ def test_an_error_takes_the_place_of_the_progress(colony: Colony) -> None:
         assert left_on_screen(read()) == ["cannot see 'web' running: after 1.5 s it is BACKOFF: exit code 3"]
 
 
+def test_whoever_does_not_move_is_told_too(colony: Colony) -> None:
+    """Waiting for the end of what runs, one is shown that it runs."""
+    colony.report("web", since=time.time() - 100)
+    with colony.supervised(), on_a_terminal(colony, "wait", "web", "--for", "stopped") as (_, read):
+        wait_for(lambda: "web: RUNNING for 0:01:4" in read())
+
+
 def test_many_lines_are_cut(colony: Colony) -> None:
     """At most eight processes are named, the others counted."""
     for number in range(12):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import time
+from pathlib import Path
 
 import pytest
 from ctl_colony import Colony
 
 from ncolony import ctllib
 from ncolony.cli import main
+from ncolony.cli.parser import build
+from ncolony.decide import advice
 
 
 def test_a_process_that_is_well_needs_nothing(colony: Colony) -> None:
@@ -160,10 +165,18 @@ def test_the_advice_uses_the_directories_of_the_environment(colony: Colony) -> N
     assert f"ncolony ctl --messages {colony.messages} --config {colony.config} --state " in full
 
 
+def test_the_commands_advised_exist() -> None:
+    """Every verb in an advice is one of the command line."""
+    advised = re.findall(r"\{case\.ctl\} ([a-z-]+)", Path(advice.__file__).read_text(encoding="utf-8"))
+    [verbs] = [action for action in build()._actions if isinstance(action, argparse._SubParsersAction)]
+    assert advised
+    assert set(advised) - set(verbs.choices) <= {"logs"}  # which another module of the command line brings
+
+
 def test_odd_records_are_explained_all_the_same(colony: Colony) -> None:
     """A record that cannot be read, or from another version, costs no traceback."""
     (colony.state / "status" / "torn").write_text("{")
-    colony.report("odd", state="DANCING", since="x\x1b"[:0] or 0, last_exit={"code": {}}, memory="much")
+    colony.report("odd", state="DANCING", last_exit={"code": {}}, memory="much")
     with colony.supervised():
         ran = colony.run("why", "*")
     assert (ran.returncode, ran.stderr) == (3, "")

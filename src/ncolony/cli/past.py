@@ -52,7 +52,7 @@ def details(one: Status, places: Places, state: Path | None) -> list[str]:
     if isinstance(one.memory, int):
         said.append(f"memory: {size(one.memory // 1024)}")
     try:
-        past = ctllib.history(places, one.name, state=state)
+        past = ctllib.history_of(places, one.name, state=state)
     except ctllib.Error:  # the status is there all the same
         past = []
     last = past[-1] if past else one.last_exit

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TextIO
 
-    from ncolony.ctllib import Path, Places
+    from ncolony.ctllib import Path, Places, Status
 
 # Who waits for less than this needs no telling.
 _PATIENCE_S = 1.0
@@ -90,8 +90,18 @@ def columns(stream: TextIO) -> int:
         return 80
 
 
-def on_the_way(places: Places, names: Iterable[str] | None, state: Path | None) -> list[str]:
-    """What is still on its way among the processes of these names, or among all: a line for each."""
+def is_on_the_way(one: Status) -> bool:
+    """Whether more will come of its state by itself."""
+    return one.state in _ON_THE_WAY or (one.state == "RUNNING" and not one.is_ready(time.time()))
+
+
+def on_the_way(
+    places: Places,
+    names: Iterable[str] | None,
+    state: Path | None,
+    is_awaited: Callable[[Status], bool] = is_on_the_way,
+) -> list[str]:
+    """What is awaited among the processes of these names, or among all: a line for each."""
     from ncolony.cli import show
 
     if ctllib.supervisor(places, state=state) is None:
@@ -100,11 +110,10 @@ def on_the_way(places: Places, names: Iterable[str] | None, state: Path | None) 
     now = time.time()
     lines = []
     for one in ctllib.status(places, state=state):
-        if wanted is not None and not wanted & {one.name, one.file}:
-            continue
-        if one.state in _ON_THE_WAY or (one.state == "RUNNING" and not one.is_ready(now)):
+        if (wanted is None or wanted & {one.name, one.file}) and is_awaited(one):
             note = show.note(one, now)
-            lines.append(f"{one.name}: {one.state} for {show.duration(now - one.since)}{': ' if note else ''}{note}")
+            since = f" for {show.duration(now - one.since)}" if one.since else ""
+            lines.append(f"{one.name}: {one.state}{since}{': ' if note else ''}{note}")
     return lines or ["waiting for the supervisor"]
 
 

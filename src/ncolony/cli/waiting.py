@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ncolony import ctllib
 from ncolony.cli import complain, say
 from ncolony.cli.progress import Progress, on_the_way
@@ -12,6 +14,10 @@ TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
     from typing import Any
 
+    from ncolony.ctllib import Status
+
+_AT_REST = ("STOPPED", "EXITED", "FATAL")
+
 
 def run(options: dict[str, Any]) -> int:
     """Wait for what the parsed options say; returns the exit status."""
@@ -19,8 +25,13 @@ def run(options: dict[str, Any]) -> int:
         return _converged(options)
     places, state = ctllib.Places(options["config"], options["messages"]), options.get("state")
     names, goal = options["names"], options["goal"]
+    up = goal in ("running", "ready")
+
+    def is_awaited(one: Status) -> bool:
+        return not (one.is_ready(time.time()) if up else one.state in _AT_REST)
+
     try:
-        with Progress(lambda: on_the_way(places, names, state)) as progress:
+        with Progress(lambda: on_the_way(places, names, state, is_awaited)) as progress:
             found = ctllib.wait_for(places, names, goal, options["timeout"], state=state, meanwhile=progress)
     except ctllib.NotThere as error:
         complain(str(error))

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .reports import applied as applied
     from .reports import copies as copies
     from .reports import history as history
+    from .reports import history_of as history_of
     from .reports import status as status
     from .reports import status_of as status_of
     from .reports import supervisor as supervisor
@@ -171,6 +172,7 @@ _ELSEWHERE: dict[str, str] = {
     "status_of": "reports",
     "copies": "reports",
     "history": "reports",
+    "history_of": "reports",
     "supervisor": "reports",
     "answer": "reports",
     "applied": "reports",

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import time
 
-from ncolony.ctllib import NotThere
 from ncolony.ctllib.common import check_name, no_such_process, read
-from ncolony.ctllib.reports import Status, definition, history, status, supervisor
+from ncolony.ctllib.reports import Status, definition, history_of, status, supervisor
 
 TYPE_CHECKING = False  # see ncolony.ctllib
 if TYPE_CHECKING:
     from typing import Any
 
     from ncolony.ctllib import Path, Places
-    from ncolony.ctllib.reports import PastExit, Supervisor
+    from ncolony.ctllib.reports import Supervisor
 
 _EXITS = 3  # the newest that are told
 
@@ -41,7 +40,7 @@ def explained(places: Places, one: Status, runs: Supervisor | None, state: Path 
     from ncolony.decide import advice
 
     now = time.time()
-    past, details = _history(places, one.name, state), definition(places, one.file)
+    past, details = history_of(places, one.name, state=state), definition(places, one.file)
     path = os.path.join(os.fspath(places.config), one.file)
     record = {**one.record, "memory_max": _size(details.get("memory_max"))}
     case = advice.Case(
@@ -81,13 +80,6 @@ def explained(places: Places, one: Status, runs: Supervisor | None, state: Path 
         "supervisor": None if runs is None else {"pid": runs.pid, "version": runs.version, "problems": runs.problems},
         "advice": advice.advise(case),
     }
-
-
-def _history(places: Places, name: str, state: Path | None) -> list[PastExit]:
-    try:
-        return [one for one in history(places, name, state=state) if one.name == name]
-    except NotThere:
-        return []
 
 
 def _problem(path: str, details: dict[str, Any], one: Status) -> dict[str, Any]:

@@ -308,17 +308,29 @@ def history(places: Places, name: str, *, state: Path | None = None) -> list[Pas
     histories, statuses = os.path.join(directory, "history"), os.path.join(directory, "status")
     found = []
     for one in dict.fromkeys([name, *copies_in(histories, places, name)]):
-        path = os.path.join(histories, one)
-        try:
-            data = read(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise refused(deed, path, error) from error
-        found += [past for line in data.split(b"\n") if line and (past := _past_exit(one, line))]
+        found += _past_exits(deed, os.path.join(histories, one), one)
     if not found and not os.path.exists(os.path.join(places.config, name)) and not copies_in(statuses, places, name):
         raise no_such_process(deed, places)
     return sorted(found, key=lambda past: past.at) if any(past.name != name for past in found) else found
+
+
+def history_of(places: Places, name: str, *, state: Path | None = None) -> list[PastExit]:
+    """The same of the process of exactly this name; nothing where none of its instances is known to have ended.
+
+    :raises CannotAccess: when it may not be read.
+    """
+    deed = f"show the history of {check_name('show the history of', name)}"
+    return _past_exits(deed, os.path.join(state_directory(places, state), "history", name), name)
+
+
+def _past_exits(deed: str, path: str, name: str) -> list[PastExit]:
+    try:
+        data = read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise refused(deed, path, error) from error
+    return [past for line in data.split(b"\n") if line and (past := _past_exit(name, line))]
 
 
 def _past_exit(name: str, line: bytes) -> PastExit | None:
