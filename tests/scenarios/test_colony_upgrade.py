@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
+import ncolony
 from colony import MARK, Colony, arguments_of, descriptors, fields_of, is_alive, put_whole
-from ncolony import ctllib
 from ncolony.keeper.wire import PROTOCOL, Unpacker, pack
 
-SOURCE = Path(ctllib.__file__).resolve().parent.parent
+SOURCE = Path(ncolony.__file__).resolve().parent.parent
 # Two more letters of nothing: what is installed differs from what runs, in its size too.
 COMMENT = "\n# \n"
 
