@@ -173,8 +173,18 @@ class Supervisor(Service):
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
         self._shown = os.open(f"{self.settings.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(self._shown, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._show_lock(time.monotonic() + _LOCK_WAIT_S)
+
+    def _show_lock(self, until: float) -> None:
+        """Hold the lock that anybody may try; who tries it at this moment has it for an instant."""
+        while True:
+            try:
+                fcntl.flock(self._shown, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    return  # somebody keeps it from us: then people are told that no supervisor runs
+                time.sleep(0.001)
 
     @property
     def locks(self) -> tuple[int, int]:

@@ -84,7 +84,7 @@ _RACY_NS = 50_000_000
 
 
 class Entry:
-    """One file as it was last seen: its content, or why there is none to use."""
+    """One file as it was last seen: its content, and why it is not to be used. What cannot be read has no content."""
 
     __slots__ = ("data", "mtime_ns", "signature", "why")
 
@@ -160,7 +160,7 @@ class Directory:
         racy = abs(time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns)) < _RACY_NS
         signature = None if racy else exact
         try:
-            self._check(path, found)
+            why = (self._open_to_all or self._why_not_trusted(path, found)) if self.strict else ""
             data = read_small(path)
         except Unreadable as problem:
             return Entry(signature, found.st_mtime_ns, None, str(problem))
@@ -168,7 +168,7 @@ class Directory:
             return None
         except OSError as error:  # perhaps ours, such as too many open files: look again
             return Entry(None, found.st_mtime_ns, None, error.strerror or str(error))
-        return Entry(signature, found.st_mtime_ns, data, "")
+        return Entry(signature, found.st_mtime_ns, data, why)
 
     def _dangling(self, path: str, known: _Signature | None) -> Entry | None:
         try:
@@ -177,10 +177,6 @@ class Directory:
             return None
         signature = (found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino)
         return _SAME if signature == known else Entry(signature, found.st_mtime_ns, None, "a symbolic link to nothing")
-
-    def _check(self, path: str, found: os.stat_result) -> None:
-        if self.strict and (why := self._open_to_all or self._why_not_trusted(path, found)):
-            raise Unreadable(why)
 
     @staticmethod
     def _why_not_trusted(path: str, found: os.stat_result) -> str:
