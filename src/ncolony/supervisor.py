@@ -39,6 +39,7 @@ from .system.hands import Hands, Identities
 from .system.history import Chronicle
 from .system.inbox import Inbox, Requests
 from .system.limits import raise_descriptor_limit
+from .system.notify import Notifier
 from .system.orphans import Orphans, kill
 from .system.own_log import OwnLog, cut_torn_record, say
 from .system.places import UnsafeState, make_private
@@ -214,6 +215,7 @@ class Supervisor(Service):
         settings, reactor = self._settings, self._reactor
         limit = raise_descriptor_limit() if self._handover is None else self._handover.nofile
         self._surroundings = launch.Surroundings.present(limit)
+        self._notify = Notifier(reactor, lambda: map(_state_of, self._known.values()))
         self._records = Records(reactor, settings.state, settings.pids, self._describe, self._problem)
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._inbox = Inbox(reactor, settings.messages, settings.state, self._act, self._problem)
@@ -254,7 +256,7 @@ class Supervisor(Service):
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             on(number, self.quit)
-        on(signal.SIGHUP, self._scan)
+        on(signal.SIGHUP, lambda: self._notify.around(self._scan))
         on(signal.SIGUSR1, lambda: self._hands.order({"do": "reopen"}))
         on(signal.SIGCHLD, self._orphans.reap)
         on(signal.SIGUSR2, self.upgrade)
@@ -299,6 +301,7 @@ class Supervisor(Service):
             self._perform(name, known, effect)
         if known.process is not None and known.process is not before:
             self._changed(name, known, before)
+        self._notify.status()
 
     def _perform(self, name: str, known: Known, effect: Effect) -> None:
         assert known.process is not None
@@ -564,6 +567,7 @@ class Supervisor(Service):
     def _apply(self, name: str, known: Known) -> None:
         """Make the process agree with its definition."""
         self._records.changed(name)
+        self._notify.status()
         if known.definition is None and known.problem is not None:
             return  # not a process, or adopted, and then it goes on with what it was started from
         found = self._applied_from(known.definition)
@@ -695,6 +699,7 @@ class Supervisor(Service):
             self._drain_events()
             self._quitting = False
             self.quit()
+        self._notify.begun()
         self._reactor.callLater(0, self._scan_periodically)
 
     def _resume_requests(self) -> None:
@@ -1116,6 +1121,7 @@ class Supervisor(Service):
             self._stay(file_name, why)
             return
         self._upgrading = True
+        self._notify.reloading()
         _log.info("upgrading: trying out the installed version")
         if file_name is not None:
             self._inbox.answer(file_name, Answer(accepted=True, state="accepted"))
@@ -1164,6 +1170,8 @@ class Supervisor(Service):
     def _stay(self, file_name: str | None, why: str) -> None:
         upgrade.hear_signals()
         self._have_patience()
+        if not self._upgrading:
+            self._notify.ready()
         _log.error("cannot upgrade: {why}; {version} goes on", why=why, version=__version__)
         if file_name is not None:
             self._inbox.answer(file_name, Answer(accepted=True, state="failed", why=f"cannot upgrade: {why}"))
@@ -1175,6 +1183,7 @@ class Supervisor(Service):
         again = self._quitting
         if not again:
             _log.info("stopping every process: {live} run", live=self._live)
+            self._notify.stopping()
             self._records.slow_down()
             self._inbox.closed = True
             self._were_up = {
@@ -1278,6 +1287,10 @@ def _while_running(definition: Definition, policy: Policy) -> dict[str, Any]:
         "stop": [[int(number), seconds] for number, seconds in policy.stop],
         "scope": policy.scope,
     }
+
+
+def _state_of(known: Known) -> str:
+    return (State.FATAL if known.process is None else known.process.state).value
 
 
 def _should_run(known: Known) -> bool:
