@@ -34,7 +34,7 @@ def environment(manager: Manager, **more: str) -> dict[str, str]:
 
 
 def test_life_is_told(colony: Colony, manager: Manager) -> None:
-    """READY when all run, the status as it changes, RELOADING around SIGHUP, STOPPING and a plea for time at the end."""
+    """READY when all run, the status as it changes, RELOADING around SIGHUP, STOPPING and a plea for time at last."""
     for name in ("a", "b"):
         colony.put(name, {"args": colony.payload(name, "serve")})
     colony.put("off", {"args": ["sleep", "1000"], "enabled": False})
