@@ -72,9 +72,20 @@ class _Top(argparse.ArgumentParser):
         for key, variable in _PLACES.items():
             if getattr(found, key) is None:
                 setattr(found, key, os.environ.get(variable))
+        if found.config and not found.messages:
+            found.messages = _messages_of_run(found.config, getattr(found, "state", None))
+        for key, variable in _PLACES.items():
             if not getattr(found, key):
                 self.error(f"the directory of {key} is missing: give --{key} DIR or set {variable}")
         return found, rest
+
+
+def _messages_of_run(config: str, state: str | None) -> str | None:
+    """The messages directory that `ncolony run` made for a colony that was given none, if there is one."""
+    from ncolony.system.places import messages_directory  # imports hashlib, which is rarely needed here
+
+    found = messages_directory(config, state)
+    return found if os.path.isdir(found) else None
 
 
 class _Verb(argparse.ArgumentParser):
