@@ -22,7 +22,7 @@ _RUN = {
     "shutdown": ("change", "shut_down"),
 }
 # Commands beside `ctl`, each with a module here whose `main(words)` returns the exit status.
-_PROGRAMS: dict[str, str] = {"run": "run", "startup": "startup"}
+_PROGRAMS: dict[str, str] = {"run": "run", "startup": "startup", "up": "up"}
 
 
 def main(argv: Iterable[str]) -> int:
