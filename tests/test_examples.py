@@ -35,7 +35,8 @@ def here(arguments: list[str], colony: Colony) -> list[str]:
     places = {"--messages": str(colony.messages), "--config": str(colony.config)}
     command = [sys.executable, *arguments[1:]]
     for option, place in places.items():
-        command[command.index(option) + 1] = place
+        if option in command:
+            command[command.index(option) + 1] = place
     return command
 
 
@@ -114,18 +115,25 @@ def instructions(word: str) -> list[str]:
 @pytest.mark.skipif(not can_be_process_1(), reason="no pid namespace may be made here")
 def test_container_runs_as_process_1_and_stops(colony: Colony) -> None:
     """The Dockerfile's `ctl` line and entry point, as process 1, run the web server; SIGTERM ends all with 0."""
+    [variable] = instructions("ENV")
+    assert variable == "NCOLONY_CTL_CONFIG=/conf"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "NCOLONY_CTL_CONFIG": str(colony.config)}
     [add] = [line for line in instructions("RUN") if line.startswith("ncolony ctl")]
-    added = here(["python", "-m", "ncolony", *shlex.split(add)[1:]], colony)
     # Any free port: this machine may use the example's own for something else.
-    done = subprocess.run([*added, "--arg=--listen=tcp:0:interface=127.0.0.1"], capture_output=True, text=True)
+    added = [
+        *here(["python", "-m", "ncolony", *shlex.split(add)[1:]], colony),
+        "--arg=--listen=tcp:0:interface=127.0.0.1",
+    ]
+    done = subprocess.run(added, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     web = json.loads((colony.config / "web").read_text(encoding="utf-8"))
     assert web["args"][:4] == ["python", "-m", "twisted", "web"]
 
     [entry] = instructions("ENTRYPOINT")
-    command = [*here(json.loads(entry), colony), "--state", str(colony.state)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    colony.start(prefix=AS_PROCESS_1, command=command, env={**os.environ, "PATH": path})
+    assert json.loads(entry)[0] == "ncolony"
+    command = [sys.executable, "-m", *json.loads(entry), "--state", str(colony.state)]
+    colony.start(prefix=AS_PROCESS_1, command=command, env=env)
     supervisor = colony.supervisor()
     assert supervisor is not None
     assert supervisor["pid"] == 1

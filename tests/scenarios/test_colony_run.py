@@ -110,6 +110,16 @@ def test_config_is_all_it_takes(colony: Colony, run: Callable[..., None]) -> Non
     assert colony.stop() == 0
 
 
+def test_definitions_need_no_messages(colony: Colony, runtime: Path) -> None:
+    """What only writes a definition needs no --messages, as where an image is built; what sends a message does."""
+    place = ("--config", str(colony.config))
+    assert ncolony("ctl", *place, "add", "a", "--", "true").returncode == 0
+    assert ncolony("ctl", *place, "disable", "a").returncode == 0
+    for words in (("restart", "a"), ("add", "a", "--wait", "--cmd=true")):
+        done = ncolony("ctl", *place, *words)
+        assert (done.returncode, "the directory of messages is missing" in done.stderr) == (2, True)
+
+
 def test_config_from_the_environment(colony: Colony, run: Callable[..., None]) -> None:
     """NCOLONY_CTL_CONFIG stands for --config, NCOLONY_CTL_MESSAGES for --messages."""
     colony.put("a", {"args": [SLEEP, "1000"]})
