@@ -12,7 +12,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test chaos quick lint format docs lock dev clean
+.PHONY: help demo test chaos quick lint format docs man schema lock dev clean
 
 help:
 	@echo "make demo    run the example colony until CTRL-C (DEMO_SECONDS=10 make demo ends by itself)"
@@ -22,6 +22,8 @@ help:
 	@echo "make lint    formatting, linter, types"
 	@echo "make format  put the formatting right"
 	@echo "make docs    the documentation, into docs/_build/html"
+	@echo "make man     the manual pages, into docs/_build/man"
+	@echo "make schema  write src/ncolony/schema/*.json anew, after a change of the model or of docs/configuration.md"
 	@echo "make lock    write requirements/*.txt anew (UPGRADE=1: with the newest versions)"
 	@echo "make clean   remove everything that make made"
 
@@ -67,6 +69,13 @@ format: $(READY_DEV)
 docs: $(READY_DEV)
 	@$(BIN)/sphinx-build -q -E -W --keep-going -n -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+man: $(READY_DEV)
+	@$(BIN)/sphinx-build -q -E -W --keep-going -b man docs docs/_build/man
+	@ls docs/_build/man/*.[1-9]
+
+schema: $(READY)
+	@$(BIN)/python tools/schema.py
 
 lock:
 	@sh tools/venv.sh $(VENV)

@@ -498,6 +498,15 @@ LIVE: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("value", ["https://example.com/schema.json", 5, {"a": 1}])
+def test_keys_of_editors_mean_nothing(value: Any) -> None:
+    """A key that begins with "$" is for editors: no warning, and a change of it is no change."""
+    plain, marked = defined(written()), defined(written(**{"$schema": value, "$comment": "x"}))
+    assert marked.warnings == ()
+    assert (plain.digest, plain.generation) == (marked.digest, marked.generation)
+    assert plain.config == marked.config
+
+
 @pytest.mark.parametrize("key", sorted(LIVE_KEYS))
 def test_a_live_key_changes_the_digest_alone(key: str) -> None:
     """A live key is a change, and needs no restart."""
@@ -611,6 +620,19 @@ def test_signal_names_come_back() -> None:
     assert signal_name(40) == "signal 40"
 
 
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_not_json_stays_so_beside_large_numbers(word: str) -> None:
+    """NaN and Infinity are no JSON, in a file with a number beyond all bounds too."""
+    assert problem(b'{"args": ["a"], "x": %s}' % word.encode()).key == ""
+    assert problem(b'{"args": ["a"], "y": 1e400, "x": %s}' % word.encode()).key == ""
+
+
+def test_letters_that_only_look_like_others_name_nothing() -> None:
+    """A long s is no S in the name of a signal, and the Kelvin sign no K in the name of a limit."""
+    assert signal_number("\u017figterm") is None
+    assert problem(written(limits={"memloc\u212a": 1})).key == "limits"
+
+
 # Whatever a file holds
 
 json_values = st.recursive(
@@ -672,7 +694,8 @@ good_contents = st.fixed_dictionaries(
         "stop": st.lists(st.tuples(st.sampled_from(["TERM", "sigint", 9, 40]), seconds), max_size=3),
         "stop_scope": st.sampled_from(["tree", "process"]),
         "log": st.fixed_dictionaries(
-            {}, optional={"forward": st.booleans(), "max_bytes": st.integers(4096, 2**70), "keep": st.integers(0, 9)}
+            {},
+            optional={"forward": st.booleans(), "max_bytes": st.integers(4096, 2**63 - 1), "keep": st.integers(0, 9)},
         ),
     },
 )

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
+import ncolony
 from colony import MARK, Colony, arguments_of, descriptors, fields_of, is_alive, put_whole
-from ncolony import ctllib
 from ncolony.keeper.wire import PROTOCOL, Unpacker, pack
 
-SOURCE = Path(ctllib.__file__).resolve().parent.parent
+SOURCE = Path(ncolony.__file__).resolve().parent.parent
 # Two more letters of nothing: what is installed differs from what runs, in its size too.
 COMMENT = "\n# \n"
 
@@ -464,7 +464,7 @@ def test_a_version_that_cannot_start_replaces_nobody(colony: Colony, breakage: s
     web, keeper, before = colony.wait_until_running("web"), colony.keeper_pid(), colony.supervisor()
     release.bump()
     if breakage == "syntax":
-        release.append("supervisor.py", "\ndef (:\n")
+        release.append("supervisor/loop.py", "\ndef (:\n")
     elif breakage == "dependency":
         (release.root / "msgspec.py").write_text("raise ModuleNotFoundError(\"No module named 'msgspec'\")\n")
     else:
@@ -557,18 +557,14 @@ def test_a_second_request_meanwhile(colony: Colony) -> None:
 
 
 OLDER = {
-    "keeper/wire.py": [("PROTOCOL = 2", "PROTOCOL = 1")],
-    "keeper/__main__.py": [
-        ("def do_tree(", "def _none_tree("),
-        ("def do_upgrade(", "def _none_upgrade("),
-        ('"code": self.code, "vanished": self.vanished', '"protocol": PROTOCOL'),
-    ],
+    "keeper/wire.py": [("PROTOCOL = 3", "PROTOCOL = 2")],
+    "keeper/__main__.py": [("def do_memory(", "def _none_memory(")],
 }
 
 
 def test_a_keeper_of_the_protocol_before(colony: Colony) -> None:
     """With a keeper of one protocol back everything works: starts, stops, output, exits, a stop that takes long."""
-    assert PROTOCOL == 2
+    assert PROTOCOL == 3
     release, trigger = Release(colony), colony.root / "trigger"
     for module, changes in OLDER.items():
         for old, new in changes:
@@ -601,7 +597,7 @@ def test_a_keeper_of_the_protocol_before(colony: Colony) -> None:
 def _of_another_protocol(release: Release, protocol: int, same_code: bool) -> None:
     """Make the release's keeper speak another protocol, and tell things that nobody knows."""
     ours = release.code()
-    release.edit("keeper/wire.py", "PROTOCOL = 2", f"PROTOCOL = {protocol}")
+    release.edit("keeper/wire.py", "PROTOCOL = 3", f"PROTOCOL = {protocol}")
     strange = 'self.tell({"is": "weather", "sky": "blue", "id": "x"})'
     release.edit("keeper/__main__.py", "        held = [instance", f"        {strange}\n        held = [instance")
     release.edit("keeper/__main__.py", '        reach("start.recorded")', f"        {strange}")

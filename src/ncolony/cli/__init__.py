@@ -20,9 +20,18 @@ _RUN = {
     "status": ("show", "run"),
     "history": ("past", "run"),
     "shutdown": ("change", "shut_down"),
+    "check": ("check", "run"),
+    "diff": ("diff", "run"),
+    "apply": ("apply", "run"),
 }
 # Commands beside `ctl`, each with a module here whose `main(words)` returns the exit status.
-_PROGRAMS: dict[str, str] = {"run": "run", "startup": "startup", "up": "up"}
+_PROGRAMS: dict[str, str] = {
+    "completion": "completion",
+    "run": "run",
+    "schema": "schema",
+    "startup": "startup",
+    "up": "up",
+}
 
 
 def main(argv: Iterable[str]) -> int:
@@ -32,6 +41,10 @@ def main(argv: Iterable[str]) -> int:
         del words[0]
     elif words and words[0] in _PROGRAMS:
         return _guarded(importlib.import_module(f"ncolony.cli.{_PROGRAMS[words[0]]}").main, words[1:])
+    elif words in (["-h"], ["--help"]):
+        from ncolony.cli import overview  # every other command is started by its name
+
+        return _guarded(overview.main, [])
     return _guarded(_control, words)
 
 

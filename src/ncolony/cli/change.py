@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 
     from ncolony.ctllib import Path, Places
 
-_DEFINITIONS = (ctllib.add, ctllib.remove, ctllib.enable, ctllib.disable)
+# By the names of ctllib's functions, so that only the one that is called need be loaded.
+_DEFINITIONS = ("add", "remove", "enable", "disable")
 # What a message asks for, and what is said of each process when it is done.
-_DONE: dict[Callable[..., str], tuple[str, str]] = {
-    ctllib.restart: ("restart", "restarted"),
-    ctllib.restart_group: ("restart group", "restarted"),
-    ctllib.restart_all: ("restart all", "restarted"),
-    ctllib.start: ("start", "started"),
-    ctllib.stop: ("stop", "stopped"),
-    ctllib.signal: ("signal", "signalled"),
-    ctllib.scan: ("scan", ""),
-    ctllib.upgrade: ("upgrade", ""),
+_DONE: dict[str, tuple[str, str]] = {
+    "restart": ("restart", "restarted"),
+    "restart_group": ("restart group", "restarted"),
+    "restart_all": ("restart all", "restarted"),
+    "start": ("start", "started"),
+    "stop": ("stop", "stopped"),
+    "signal": ("signal", "signalled"),
+    "scan": ("scan", ""),
+    "upgrade": ("upgrade", ""),
 }
 
 
@@ -78,7 +79,7 @@ def _do(options: dict[str, Any]) -> tuple[str, str]:
     """Write what the options of one process say: whom it is about, and the message's id if it is a message."""
     result = ctllib.call(argparse.Namespace(**options))
     who = options.get("name") or options.get("group") or ""
-    if options["func"] not in _DEFINITIONS:
+    if options["func"].__name__ not in _DEFINITIONS:
         return who, result
     say(f"{printable(who)}: {'unchanged' if result is False else 'changed'}\n")
     return who, ""
@@ -87,7 +88,7 @@ def _do(options: dict[str, Any]) -> tuple[str, str]:
 def _see_message(
     places: Places, func: Callable[..., str], who: str, message_id: str, timeout: float, state: Path | None
 ) -> None:
-    asked, done = _DONE[func]
+    asked, done = _DONE[func.__name__]
     deed = f"{asked} {who!r}" if who else asked
     try:
         answer = ctllib.wait_for_answer(places, message_id, timeout, state=state)

@@ -6,15 +6,16 @@ import argparse
 import json
 import os
 
-from ncolony import ctllib
+from ncolony import __version__, ctllib
 
 TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-DEFAULT_WAIT_S = 30.0
 _PLACES = {"config": ctllib.CONFIG_VARIABLE, "messages": ctllib.MESSAGES_VARIABLE}
+# Options whose number may be left out, and what it is then.
+_NUMBERED = {"--wait": f"{ctllib.DEFAULT_WAIT_S:g}", "--rolling": "1"}
 _TOO_LONG_TO_SHOW = 60
 _LONGEST_NUMBER = 9
 
@@ -28,6 +29,7 @@ def build() -> argparse.ArgumentParser:
         description="Control a colony of processes through its directories.",
         epilog="Exit status: 0 fine, 1 error, 2 usage, 3 something is not running, 4 no such process.",
     )
+    parser.add_argument("--version", action="version", version=f"ncolony {__version__}")
     parser.add_argument("--messages", metavar="DIR", help=f"directory of messages; or {ctllib.MESSAGES_VARIABLE}")
     parser.add_argument("--config", metavar="DIR", help=f"directory of definitions; or {ctllib.CONFIG_VARIABLE}")
     parser.add_argument(
@@ -69,13 +71,16 @@ class _Top(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(args, namespace)
+        needed = getattr(found, "needs", _PLACES)  # what `call` would take for an argument is taken away again
+        if hasattr(found, "needs"):
+            del found.needs
         for key, variable in _PLACES.items():
             if getattr(found, key) is None:
                 setattr(found, key, os.environ.get(variable))
         if found.config and not found.messages:
             found.messages = _messages_of_run(found)
         for key, variable in _PLACES.items():
-            if not getattr(found, key):
+            if not getattr(found, key) and key in needed:
                 self.error(f"the directory of {key} is missing: give --{key} DIR or set {variable}")
         return found, rest
 
@@ -106,7 +111,7 @@ class _Verb(argparse.ArgumentParser):
             self._fill(self)
             self._fill = None
         words, command = _split(list(args))
-        found, rest = super().parse_known_args(_with_seconds(words), namespace)
+        found, rest = super().parse_known_args(_with_numbers(words), namespace)
         unknown = [word for word in rest if word.startswith("-") and word != "-"]
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -134,15 +139,15 @@ def _split(words: list[str]) -> tuple[list[str], list[str] | None]:
     return words[:place], words[place + 1 :]
 
 
-def _with_seconds(words: list[str]) -> list[str]:
+def _with_numbers(words: list[str]) -> list[str]:
     """Join --wait and the number behind it, if there is one: `--wait web` is a name, `--wait 5` is not."""
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] == "--wait" and _is_number(word):
-            joined[-1] = f"--wait={word}"
+        if joined and joined[-1] in _NUMBERED and _is_number(word):
+            joined[-1] = f"{joined[-1]}={word}"
         else:
             joined.append(word)
-    return [f"--wait={DEFAULT_WAIT_S:g}" if word == "--wait" else word for word in joined]
+    return [f"{word}={_NUMBERED[word]}" if word in _NUMBERED else word for word in joined]
 
 
 def _is_number(word: str) -> bool:
@@ -206,7 +211,7 @@ def _fill_wait(verb: _Verb) -> None:
         metavar="[SECONDS]",
         type=_seconds,
         default=argparse.SUPPRESS,
-        help=f"wait until it is in effect, at most SECONDS ({DEFAULT_WAIT_S:g} if left out); it is an error if not",
+        help=f"wait until it is in effect, at most SECONDS ({ctllib.DEFAULT_WAIT_S:g} if left out); else fail",
     )
 
 
@@ -220,9 +225,29 @@ def _fill_names(verb: _Verb) -> None:
     _fill_wait(verb)
 
 
+def _fill_restart(verb: _Verb) -> None:
+    _fill_name(verb)
+    _fill_rolling(verb)
+
+
+def _fill_restart_all(verb: _Verb) -> None:
+    _fill_wait(verb)
+    _fill_rolling(verb)
+
+
+def _fill_rolling(verb: _Verb) -> None:
+    verb.add_argument(
+        "--rolling",
+        metavar="[COUNT]",
+        type=_count,
+        default=argparse.SUPPRESS,
+        help="COUNT at a time (1 if left out), each ready before the next; stops when one does not come up",
+    )
+
+
 def _fill_group(verb: _Verb) -> None:
     verb.add_argument("--group", action="append", metavar="GROUP", help="the group, if not given as GROUP")
-    _fill_wait(verb)
+    _fill_restart_all(verb)
 
 
 def _fill_status(verb: _Verb) -> None:
@@ -248,6 +273,23 @@ def _fill_history(verb: _Verb) -> None:
     verb.add_argument("-n", dest="count", type=_count, metavar="COUNT", help="the newest COUNT only")
     verb.add_argument("--lines", action="store_true", help="below each, the last lines that it printed")
     verb.add_argument("--json", action="store_true", help="a list of records instead of a table")
+
+
+def _fill_check(verb: _Verb) -> None:
+    verb.add_argument("--strict", action="store_true", help="fail on warnings too")
+    verb.add_argument("--no-strict-modes", action="store_true", help="as root, pass files that anybody may write")
+    verb.add_argument("--json", action="store_true", help="a list of findings instead of lines")
+
+
+def _fill_diff(verb: _Verb) -> None:
+    verb.add_argument("--json", action="store_true", help="an object instead of lines")
+
+
+def _fill_apply(verb: _Verb) -> None:
+    verb.add_argument("--prune", action="store_true", help="remove the definitions that DIR does not have")
+    verb.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    verb.add_argument("--json", action="store_true", help="an object with `changed` instead of lines")
+    _fill_wait(verb)
 
 
 def _fill_add(verb: _Verb) -> None:
@@ -314,87 +356,117 @@ def _finish_status(verb: _Verb, found: argparse.Namespace, rest: list[str], more
     found.names = list(dict.fromkeys([*rest, *(more or []), *(found.names or [])]))
 
 
+def _finish_check(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    found.paths = [*rest, *(more or [])]
+    found.needs = () if found.paths else ("config",)
+
+
+def _finish_source(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    found.source = verb.one("DIR", [*rest, *(more or [])])
+    if getattr(found, "wait", None) is None or getattr(found, "dry_run", False):
+        found.needs = ("config",)
+
+
 def _finish_nothing(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
     if rest or more:
         verb.error(f"unrecognized arguments: {' '.join([*rest, *(more or [])])}")
 
 
-def _with_func(func: Callable[..., Any] | str, fill: Callable[[_Verb], None]) -> Callable[[_Verb], None]:
-    """`func` by its name in ctllib when it is one that is loaded only when needed."""
+def _with_func(func: str, fill: Callable[[_Verb], None]) -> Callable[[_Verb], None]:
+    """`func` is a name in ctllib: what it stands for is loaded when the verb is chosen."""
 
     def filled(verb: _Verb) -> None:
-        verb.set_defaults(func=getattr(ctllib, func) if isinstance(func, str) else func)
+        verb.set_defaults(func=getattr(ctllib, func))
         fill(verb)
 
     return filled
 
 
+_ROLLING = "[--rolling [COUNT]]"
 _ONE, _SOME = "NAME [--wait [SECONDS]]", "NAME … [--wait [SECONDS]]"
 # verb: what it does, its usage, its options, what is made of its names
 _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
     "add": (
         "define a process, or redefine it",
         "NAME [options] (--cmd CMD [--arg ARG] … | -- CMD [ARG] …)",
-        _with_func(ctllib.add, _fill_add),
+        _with_func("add", _fill_add),
         _finish_add,
     ),
-    "remove": ("remove a process", _ONE, _with_func(ctllib.remove, _fill_name), _finish_name),
-    "restart": ("restart a process", _ONE, _with_func(ctllib.restart, _fill_name), _finish_name),
+    "remove": ("remove a process", _ONE, _with_func("remove", _fill_name), _finish_name),
+    "restart": ("restart a process", f"{_ONE} {_ROLLING}", _with_func("restart", _fill_restart), _finish_name),
     "restart-group": (
         "restart the processes of a group",
-        "GROUP [--wait [SECONDS]]",
-        _with_func(ctllib.restart_group, _fill_group),
+        f"GROUP [--wait [SECONDS]] {_ROLLING}",
+        _with_func("restart_group", _fill_group),
         _finish_group,
     ),
     "restart-all": (
         "restart every process that should run",
-        "[--wait [SECONDS]]",
-        _with_func(ctllib.restart_all, _fill_wait),
+        f"[--wait [SECONDS]] {_ROLLING}",
+        _with_func("restart_all", _fill_restart_all),
         _finish_nothing,
     ),
-    "start": ("start processes", _SOME, _with_func(ctllib.start, _fill_names), _finish_names),
+    "start": ("start processes", _SOME, _with_func("start", _fill_names), _finish_names),
     "stop": (
         "stop processes until they are started or changed",
         _SOME,
-        _with_func(ctllib.stop, _fill_names),
+        _with_func("stop", _fill_names),
         _finish_names,
     ),
-    "enable": ("let processes run again", _SOME, _with_func(ctllib.enable, _fill_names), _finish_names),
+    "enable": ("let processes run again", _SOME, _with_func("enable", _fill_names), _finish_names),
     "disable": (
         "keep the definitions but do not run them",
         _SOME,
-        _with_func(ctllib.disable, _fill_names),
+        _with_func("disable", _fill_names),
         _finish_names,
     ),
     "signal": (
         "send a signal to a process",
         "NAME SIGNAL [--scope process|tree] [--wait [SECONDS]]",
-        _with_func(ctllib.signal, _fill_signal),
+        _with_func("signal", _fill_signal),
         _finish_signal,
     ),
     "status": (
         "show how processes are",
         "[NAME | GLOB] … [--long] [--json]",
-        _with_func(ctllib.status, _fill_status),
+        _with_func("status", _fill_status),
         _finish_status,
     ),
     "history": (
         "show how the instances of a process ended",
         "NAME [-n COUNT] [--lines] [--json]",
-        _with_func(ctllib.history, _fill_history),
+        _with_func("history", _fill_history),
         _finish_name,
     ),
-    "scan": ("look at the directories now", "[--wait [SECONDS]]", _with_func(ctllib.scan, _fill_wait), _finish_nothing),
+    "check": (
+        "tell what is wrong with config files",
+        "[FILE | DIR] … [--strict] [--no-strict-modes] [--json]",
+        _with_func("check", _fill_check),
+        _finish_check,
+    ),
+    "diff": (
+        "tell what would happen if the files of DIR were the configuration",
+        "DIR [--json]",
+        _with_func("diff", _fill_diff),
+        _finish_source,
+    ),
+    "apply": (
+        "put the files of DIR into the config directory",
+        "DIR [--prune] [--dry-run] [--wait [SECONDS]] [--json]",
+        _with_func("apply", _fill_apply),
+        _finish_source,
+    ),
+    "scan": ("look at the directories now", "[--wait [SECONDS]]", _with_func("scan", _fill_wait), _finish_nothing),
     "upgrade": (
         "go on as the version that is installed now",
         "[--wait [SECONDS]]",
-        _with_func(ctllib.upgrade, _fill_wait),
+        _with_func("upgrade", _fill_wait),
         _finish_nothing,
     ),
     "shutdown": (
         "stop every process and end",
         "[--wait [SECONDS]]",
-        _with_func(ctllib.shutdown, _fill_wait),
+        _with_func("shutdown", _fill_wait),
         _finish_nothing,
     ),
 }

@@ -1,4 +1,4 @@
-"""`ncolony run`: the supervisor in the foreground, with what a container wants; `ctl` finds it by --config alone."""
+"""`run`: a supervisor in the foreground, as a container wants it; `ctl` finds it by --config alone."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def main(words: list[str]) -> NoReturn:
         raise ctllib.CannotAccess(f"cannot start: cannot execute {command[0]}: {error.strerror}") from error
 
 
-def _options(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our options, and those that are the supervisor's."""
+def build() -> argparse.ArgumentParser:
+    """The parser of `ncolony run`, which leaves the supervisor's options alone."""
     parser = argparse.ArgumentParser(
         prog="ncolony run",
         usage="ncolony run --config DIR [--messages DIR] [--state DIR] [options of the supervisor]",
@@ -42,6 +42,12 @@ def _options(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     option("--log-format", choices=("text", "json"), default="text", help="of the log [default: text]")
     option("--log-file", metavar="FILE", help="where the log goes [default: standard output]")
     option("--log-level", metavar="LEVEL", help="what is logged [default: info]")
+    return parser
+
+
+def _options(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and those that are the supervisor's."""
+    parser = build()
     place = words.index("--") if "--" in words else len(words)
     found, more = parser.parse_known_args(words[:place])
     more += words[place + 1 :]

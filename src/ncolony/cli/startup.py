@@ -1,4 +1,4 @@
-"""`ncolony startup`: a systemd unit for a supervisor, from this very Python."""
+"""`startup`: a systemd unit for a supervisor, from this very Python."""
 
 from __future__ import annotations
 
@@ -115,11 +115,8 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _options(words: list[str]) -> argparse.Namespace:
-    more: list[str] = []
-    if "--" in words:
-        place = words.index("--")
-        words, more = words[:place], words[place + 1 :]
+def build() -> argparse.ArgumentParser:
+    """The parser of `ncolony startup`, for what stands before --."""
     parser = argparse.ArgumentParser(
         prog="ncolony startup",
         usage="ncolony startup [--user] [--config DIR] [--messages DIR] [options] [--print | --remove] [-- OPTION …]",
@@ -135,6 +132,14 @@ def _options(words: list[str]) -> argparse.Namespace:
     option("--directory", metavar="DIR", help=f"where units are [default: {_SYSTEM_UNITS}, or ~/.config/systemd/user]")
     option("--print", action="store_true", help="show the unit and write nothing")
     option("--remove", action="store_true", help="remove the unit")
+    return parser
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    parser, more = build(), []
+    if "--" in words:
+        place = words.index("--")
+        words, more = words[:place], words[place + 1 :]
     found = parser.parse_args(words)
     if not _NAME.fullmatch(found.name):
         raise ctllib.BadValue(f"cannot write a unit: {found.name!r} is no name for one")

@@ -1,4 +1,4 @@
-"""`ncolony up`: a Procfile's processes in the foreground, for development."""
+"""`up`: the processes of a Procfile in the foreground, for development."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def main(words: list[str]) -> int:
     return _Up(definitions, root, options).run()
 
 
-def _options(words: list[str]) -> argparse.Namespace:
+def build() -> argparse.ArgumentParser:
+    """The parser of `ncolony up`."""
     parser = argparse.ArgumentParser(
         prog="ncolony up",
         usage="ncolony up [PROCFILE | DIR] [NAME …] [options]",
@@ -61,6 +62,11 @@ def _options(words: list[str]) -> argparse.Namespace:
     option("-p", "--port", type=int, metavar="PORT", help=f"the first PORT [default: {_PORT}]")
     option("-t", "--timeout", type=float, default=5.0, metavar="SECONDS", help="from TERM to KILL [default: 5]")
     option("--keep-going", action="store_true", help="until all have ended; exit status of the first that failed")
+    return parser
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    parser = build()
     found = parser.parse_intermixed_args(words)
     if not found.timeout >= 0:
         parser.error("--timeout takes seconds, 0 or more")

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from .restart import Action, Decision, Exit, Policy, decide
+from .restart import Action, Decision, Exit, Policy, decide, is_failure
 
 # After the last step of a stop, KILL is repeated this often until the tree is empty.
 _KILL_AGAIN_S = 1.0
@@ -31,7 +31,7 @@ class State(enum.StrEnum):
     STOPPING = "STOPPING"  # its instance, or what that left behind, is being ended
     STOPPED = "STOPPED"  # ended because that was wanted
     EXITED = "EXITED"  # ended, and its policy says not to start it again
-    FATAL = "FATAL"  # cannot be started as things are
+    FATAL = "FATAL"  # given up: cannot be started as things are
 
 
 class Wanted(enum.StrEnum):
@@ -60,6 +60,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     last: Exit | None = None
     restarts: int = 0
     reason: str = ""
+    failed: tuple[float, ...] = ()  # when it failed lately, for a policy that gives up
 
 
 # Events. Those about an instance carry its number: what is told of a former one is ignored.
@@ -74,7 +75,9 @@ class Configured(msgspec.Struct, frozen=True):
 
 
 class Removed(msgspec.Struct, frozen=True):
-    """Its file is gone."""
+    """Nothing defines it any more."""
+
+    reason: str = "its file was removed"
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -88,7 +91,9 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Restart(msgspec.Struct, frozen=True):
-    """Somebody asks for a new instance."""
+    """Somebody, or something that went wrong, asks for a new instance."""
+
+    reason: str = "restarted on request"
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -96,9 +101,10 @@ class Kill(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """Its instance exists."""
+    """Its instance exists, since `at` if that is known."""
 
     number: int
+    at: float | None = None
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -158,7 +164,13 @@ class Forget(msgspec.Struct, frozen=True):
     """Nothing is left of the process: drop it."""
 
 
-Effect: TypeAlias = Spawn | Signal | Forget
+class Shutdown(msgspec.Struct, frozen=True):
+    """End the whole colony, because of how this process ended."""
+
+    how: Exit
+
+
+Effect: TypeAlias = Spawn | Signal | Forget | Shutdown
 Outcome: TypeAlias = tuple[Process, tuple[Effect, ...]]
 _Cell: TypeAlias = Callable[[Process, msgspec.Struct, float], Outcome]
 
@@ -224,8 +236,19 @@ def _follow(process: Process, decision: Decision, now: float) -> Outcome:
         return _begin(process, now, decision.reason, delay=0.0)
     if decision.action is Action.REST:
         return _to(process, State.EXITED, now, reason=decision.reason), ()
+    if decision.action is Action.END:
+        return _to(process, State.EXITED, now, reason=decision.reason), (Shutdown(process.last or Exit()),)
+    if decision.action is Action.GIVE_UP:
+        return _give_up(process, decision, now)
     waiting = _to(process, State.BACKOFF, now, reason=decision.reason)
     return _set(waiting, deadline=now + decision.delay, delay=decision.next_delay), ()
+
+
+def _give_up(process: Process, decision: Decision, now: float) -> Outcome:
+    policy = process.policy
+    again = None if policy.retry_after is None else now + policy.retry_after
+    fatal = _to(process, State.FATAL, now, reason=decision.reason, deadline=again, delay=0.0, failed=())
+    return fatal, (Shutdown(process.last or Exit()),) if policy.on_give_up == "shutdown" else ()
 
 
 def _settle(process: Process, now: float) -> Outcome:
@@ -259,7 +282,7 @@ def _reconfigure_stopping(process: Process, event: Configured, now: float) -> Ou
     process = _set(process, policy=event.policy, enabled=event.enabled)
     if not event.relaunch:
         if process.pending is not None and process.last is not None:
-            process = _set(process, pending=decide(process.policy, process.last, process.delay, 0.0))
+            process = _set(process, pending=_decide(process, process.last, 0.0))
         return process, ()
     if not event.enabled:
         return _set(process, wanted=Wanted.DOWN, pending=None, reason="disabled"), ()
@@ -286,22 +309,22 @@ def _reconfigure_exited(process: Process, event: Configured, now: float) -> Outc
     """A live change of the policy may mean that it should have been started again after all."""
     process, effects = _reconfigure_down(process, event, now)
     if process.state is State.EXITED and process.enabled:
-        decision = decide(process.policy, process.last or Exit(), process.delay, 0.0)
-        if decision.action is not Action.REST:
+        decision = _decide(process, process.last or Exit(), 0.0)
+        if decision.action in (Action.START, Action.WAIT):
             return _begin(process, now, "its restart policy changed")
     return process, effects
 
 
-def _remove_live(process: Process, event: msgspec.Struct, now: float) -> Outcome:
-    return _halt(process, now, Wanted.GONE, "its file was removed")
+def _remove_live(process: Process, event: Removed, now: float) -> Outcome:
+    return _halt(process, now, Wanted.GONE, event.reason)
 
 
-def _remove_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
-    return _set(process, wanted=Wanted.GONE, pending=None, reason="its file was removed"), ()
+def _remove_stopping(process: Process, event: Removed, now: float) -> Outcome:
+    return _set(process, wanted=Wanted.GONE, pending=None, reason=event.reason), ()
 
 
-def _remove_down(process: Process, event: msgspec.Struct, now: float) -> Outcome:
-    return _to(process, State.STOPPED, now, wanted=Wanted.GONE, reason="its file was removed"), (Forget(),)
+def _remove_down(process: Process, event: Removed, now: float) -> Outcome:
+    return _to(process, State.STOPPED, now, wanted=Wanted.GONE, reason=event.reason), (Forget(),)
 
 
 def _start_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
@@ -328,18 +351,18 @@ def _stop_down(process: Process, event: Stop, now: float) -> Outcome:
     return _to(process, State.STOPPED, now, wanted=Wanted.DOWN, reason=event.reason), ()
 
 
-def _restart_live(process: Process, event: msgspec.Struct, now: float) -> Outcome:
-    return _halt(process, now, Wanted.UP, "restarted on request")
+def _restart_live(process: Process, event: Restart, now: float) -> Outcome:
+    return _halt(process, now, Wanted.UP, event.reason)
 
 
-def _restart_stopping(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+def _restart_stopping(process: Process, event: Restart, now: float) -> Outcome:
     if process.wanted is Wanted.GONE or not process.enabled:
         return process, ()
-    return _set(process, wanted=Wanted.UP, pending=None, reason="restarted on request"), ()
+    return _set(process, wanted=Wanted.UP, pending=None, reason=event.reason), ()
 
 
-def _restart_down(process: Process, event: msgspec.Struct, now: float) -> Outcome:
-    return _begin(process, now, "restarted on request", delay=0.0)
+def _restart_down(process: Process, event: Restart, now: float) -> Outcome:
+    return _begin(process, now, event.reason, delay=0.0)
 
 
 def _kill_live(process: Process, event: msgspec.Struct, now: float) -> Outcome:
@@ -350,17 +373,30 @@ def _kill_stopping(process: Process, event: msgspec.Struct, now: float) -> Outco
     return _kill(process, now)
 
 
-def _started(process: Process, event: msgspec.Struct, now: float) -> Outcome:
-    return _to(process, State.RUNNING, now, reason=""), ()
+def _started(process: Process, event: Started, now: float) -> Outcome:
+    return _to(process, State.RUNNING, now if event.at is None else min(event.at, now), reason=""), ()
 
 
 def _ended_live(process: Process, event: Ended, now: float) -> Outcome:
     """Decide what follows; what the instance left behind gets the stop sequence first."""
-    decision = decide(process.policy, event.how, process.delay, event.luck)
-    process = _set(process, alive=False, last=event.how)
+    process = _set(process, alive=False, last=event.how, failed=_failures(process, event.how, now))
+    decision = _decide(process, event.how, event.luck)
     if event.empty:
         return _follow(process, decision, now)
     return _halt(process, now, Wanted.UP, f"{decision.reason}; ending what it left behind", decision)
+
+
+def _failures(process: Process, how: Exit, now: float) -> tuple[float, ...]:
+    """When it failed within the time that counts, with this end if it is a failure."""
+    policy = process.policy
+    if not policy.failures:
+        return ()
+    recent = tuple(at for at in process.failed if now - at <= policy.within)
+    return (*recent, now)[-policy.failures :] if is_failure(policy, how) else recent
+
+
+def _decide(process: Process, how: Exit, luck: float) -> Decision:
+    return decide(process.policy, how, process.delay, luck, len(process.failed))
 
 
 def _ended_stopping(process: Process, event: Ended, now: float) -> Outcome:
@@ -392,7 +428,7 @@ def _signal_again(process: Process, event: msgspec.Struct, now: float) -> Outcom
     return process, tuple(Signal(process.number, number, scope) for number, _ in steps[-1:])
 
 
-def _tick_backoff(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+def _tick_waiting(process: Process, event: msgspec.Struct, now: float) -> Outcome:
     return _begin(process, now, process.reason) if _due(process, now) else (process, ())
 
 
@@ -421,7 +457,7 @@ _ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
     ),
     State.BACKOFF: (
         _reconfigure_backoff, _remove_down, _start_down, _stop_down, _restart_down,
-        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _tick_backoff,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _tick_waiting,
     ),
     State.STOPPING: (
         _reconfigure_stopping, _remove_stopping, _start_stopping, _stop_stopping, _restart_stopping,
@@ -437,7 +473,7 @@ _ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
     ),
     State.FATAL: (
         _reconfigure_down, _remove_down, _start_down, _stop_down, _restart_down,
-        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+        _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _tick_waiting,
     ),
 }  # fmt: skip
 EVENTS = (Configured, Removed, Start, Stop, Restart, Kill, Started, Ended, Emptied, Lost, Resumed, Tick)

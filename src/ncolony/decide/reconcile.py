@@ -27,10 +27,11 @@ class Memory(msgspec.Struct, frozen=True):
     wanted: str
     number: int
     reason: str
-    wait: float  # seconds until the next try, for BACKOFF
+    wait: float | None  # seconds until the next try, for BACKOFF and FATAL
     last: Exit | None = None
     restarts: int = 0
     pending: str = ""  # what follows when the leftovers of an instance that ended by itself are gone
+    failed: tuple[float, ...] = ()  # how many seconds ago it failed
 
 
 def change(before: Applied | None, found: Applied | None) -> Event | None:
@@ -52,8 +53,8 @@ def in_order(names: Iterable[str]) -> list[str]:
 def remembered(name: str, found: Applied, memory: Memory | None, now: float) -> Process | None:
     """The process as an earlier supervisor left it, where starting it at once would break a promise.
 
-    A process that somebody stopped stays stopped, one that has finished is not run again, and a crash loop goes on
-    waiting: all until its configuration changes. None when it simply starts.
+    A process that somebody stopped stays stopped, one that has finished is not run again, one that was given up stays
+    so, and a crash loop goes on waiting: all until its configuration changes. None when it simply starts.
     """
     if memory is None or memory.generation != found.generation or not found.enabled:
         return None
@@ -65,15 +66,29 @@ def remembered(name: str, found: Applied, memory: Memory | None, now: float) -> 
         reason=memory.reason,
         wanted=Wanted.UP,
         last=memory.last,
+        failed=_ago(memory, now),
     )
     if memory.wanted == Wanted.DOWN:
         return msgspec.structs.replace(process, wanted=Wanted.DOWN)
-    if memory.state == State.EXITED and found.policy.restart != "always":
+    if memory.state == State.EXITED and found.policy.restart != "always" and found.policy.on_exit != "shutdown":
         return msgspec.structs.replace(process, state=State.EXITED)
+    if memory.state == State.FATAL and found.policy.failures:
+        again = None if memory.wait is None else now + max(memory.wait, 0.0)
+        return msgspec.structs.replace(process, state=State.FATAL, deadline=again, failed=())
     if memory.state == State.BACKOFF:
-        wait = min(max(memory.wait, 0.0), found.policy.max_delay)
+        wait = min(max(memory.wait or 0.0, 0.0), found.policy.max_delay)
         return msgspec.structs.replace(process, state=State.BACKOFF, deadline=now + wait, delay=wait * 2)
     return None
+
+
+def _ago(memory: Memory | None, now: float) -> tuple[float, ...]:
+    return () if memory is None else tuple(now - seconds for seconds in memory.failed)
+
+
+def _told_again(memory: Memory | None, alive: bool, now: float) -> tuple[float, ...]:
+    """When it failed, without the end that will be told once more."""
+    failed = _ago(memory, now)
+    return failed[:-1] if memory is not None and memory.pending and not alive else failed
 
 
 def adopted(
@@ -105,5 +120,6 @@ def adopted(
         since=now,
         alive=True,
         restarts=memory.restarts if memory is not None else 0,
+        failed=_told_again(memory, alive, now),
     )
     return process, again

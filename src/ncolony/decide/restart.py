@@ -21,6 +21,12 @@ class Policy(msgspec.Struct, frozen=True):
     success_codes: tuple[int, ...]
     stop: tuple[tuple[int, float], ...]
     scope: str
+    # Defaults for what an earlier version wrote down.
+    failures: int = 0  # after so many within `within` it is given up; 0: never
+    within: float = 0.0
+    retry_after: float | None = None  # seconds after which what was given up is tried again; None: never
+    on_exit: str = "restart"
+    on_give_up: str = "restart"
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -52,6 +58,8 @@ class Action(enum.Enum):
     START = "start"
     WAIT = "wait"
     REST = "rest"
+    GIVE_UP = "give up"
+    END = "end"  # of the whole colony
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -63,19 +71,39 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
 
 
-def decide(policy: Policy, ended: Exit, delay: float, luck: float) -> Decision:
+def is_failure(policy: Policy, ended: Exit) -> bool:
+    """Whether this end counts against the process: not a success, or too soon."""
+    success = ended.code in policy.success_codes and not ended.refused
+    return not success or ended.lived < policy.threshold
+
+
+def decide(policy: Policy, ended: Exit, delay: float, luck: float, failures: int = 0) -> Decision:
     """What follows `ended`.
 
     `delay` is the one that is due (0: none yet, so the policy's least); `luck` in [0, 1] is this time's share of
-    the jitter.
+    the jitter; `failures` is how many there were within `policy.within`, this one included.
     """
     success = ended.code in policy.success_codes and not ended.refused
     told = str(ended) if ended.refused else f"{ended} after {ended.lived:.3g} s"
+    if policy.on_exit == "shutdown":
+        return Decision(Action.END, 0.0, 0.0, told)
     if policy.restart == "never" or (policy.restart == "on-failure" and success):
         return Decision(Action.REST, 0.0, 0.0, told)
+    if policy.failures and failures >= policy.failures:
+        times = f"{failures} failure{'' if failures == 1 else 's'} within {policy.within:g} s"
+        return Decision(Action.GIVE_UP, policy.retry_after or 0.0, 0.0, f"given up after {times}: {told}")
     if ended.lived >= policy.threshold and not ended.refused:
         return Decision(Action.START, 0.0, 0.0, told)
     due = min(max(delay, policy.min_delay), policy.max_delay)
     wait = min(due * (1 + policy.jitter * luck), policy.max_delay)
     doubled = min(max(due * 2, _FIRST_STEP_S), policy.max_delay)
     return Decision(Action.WAIT, wait, doubled, told)
+
+
+def exit_code(ended: Exit) -> int:
+    """The exit code of a colony that ends because this instance did, as a shell would report it."""
+    if ended.refused:
+        return 127
+    if ended.code is not None:
+        return ended.code
+    return 1 if ended.signal is None else 128 + ended.signal

@@ -346,6 +346,16 @@ class Keeper:
             members = [tree.named(pid) for pid in tree.with_descendants(roots)[:10]]
             self.tell({"is": "tree", "id": instance.identity, "members": members})
 
+    def do_memory(self, order: dict[str, Any]) -> None:
+        """Say how many bytes of memory each of these instances takes, everything it started included."""
+        sizes = {}
+        self.look_for_strays()
+        for identity, limit in order["limits"].items():
+            if (instance := self.by_id.get(identity)) is not None:
+                roots = ([instance.pid] if instance.alive else []) + sorted(instance.others)
+                sizes[identity] = tree.memory(tree.with_descendants(roots), limit)
+        self.tell({"is": "memory", "sizes": sizes})
+
     def do_forget(self, order: dict[str, Any]) -> None:
         """The supervisor has taken note of the exit; nothing about the instance is needed any more."""
         instance = self.by_id.get(order["id"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import sys
 
@@ -104,10 +105,10 @@ def remove_cgroup(directory: str) -> None:
 
 def spawn(order: dict[str, Any], fifo: str, cgroup: str) -> int:
     """Start what `order` says with its output in the FIFO named `fifo`; its pid. Raises Refused."""
-    changes_user = order.get("uid") is not None or order.get("gid") is not None
+    # Into its control group it must go itself, before it can start anything; the rest posix_spawn cannot set.
+    itself = cgroup or any(order.get(key) is not None for key in ("uid", "gid", "nice", "oom_score_adj"))
     try:
-        # Into its control group it must go itself, before it can start anything.
-        return _by_fork(order, fifo, cgroup) if changes_user or cgroup else _by_posix_spawn(order, fifo)
+        return _by_fork(order, fifo, cgroup) if itself or order.get("limits") else _by_posix_spawn(order, fifo)
     except OSError as error:
         raise Refused(f"cannot run {order['path']!r}: {error.strerror}") from None
 
@@ -152,8 +153,6 @@ def _lower_limit(soft: int | None) -> tuple[int, int] | None:
     """Give the child the soft limit of descriptors that the supervisor was started with; ours, to be set back."""
     if soft is None:
         return None
-    import resource
-
     ours = resource.getrlimit(resource.RLIMIT_NOFILE)
     if ours[0] == soft:
         return None
@@ -162,8 +161,6 @@ def _lower_limit(soft: int | None) -> tuple[int, int] | None:
 
 
 def _set_limit(limit: tuple[int, int]) -> None:
-    import resource
-
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
@@ -199,6 +196,17 @@ def _become(order: dict[str, Any], fifo: str, tell: int) -> None:
         os.dup2(output, 2)
         os.umask(order["umask"])
         _lower_limit(order.get("nofile"))
+        # Above the limits of its user only root can set them: before the user is changed.
+        for name, values in (order.get("limits") or {}).items():
+            doing = f"set limit {name} to {' and '.join('unlimited' if one == -1 else str(one) for one in values)}"
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), tuple(values))
+        if order.get("nice") is not None:
+            doing = f"set nice to {order['nice']}"
+            os.setpriority(os.PRIO_PROCESS, 0, order["nice"])
+        if order.get("oom_score_adj") is not None:
+            doing = f"set oom_score_adj to {order['oom_score_adj']}"
+            with open("/proc/self/oom_score_adj", "w") as file:
+                file.write(str(order["oom_score_adj"]))
         doing = f"become user {order.get('uid')} and group {order.get('gid')}"
         if order.get("groups") is not None:
             os.setgroups(order["groups"])

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Raised when a message changes its meaning; a supervisor understands this version and the one before.
-PROTOCOL = 2
+PROTOCOL = 3
 # A start order carries arguments and environment, which execve limits to a few MiB; a welcome lists 10,000 instances.
 _LARGEST = 64 << 20
 _length = struct.Struct("!I")

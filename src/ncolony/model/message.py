@@ -13,16 +13,20 @@ class Restart(msgspec.Struct, frozen=True, tag="RESTART"):
     """Stop the process if it runs and start it, with the newest definition and without waiting for a backoff."""
 
     name: str
+    rolling: int | None = None  # with several instances: so many at a time
 
 
 class RestartAll(msgspec.Struct, frozen=True, tag="RESTART-ALL"):
-    """Restart every process that should run."""
+    """Restart every process that should run, with `rolling` so many at a time, each ready before the next."""
+
+    rolling: int | None = None
 
 
 class RestartGroup(msgspec.Struct, frozen=True, tag="RESTART-GROUP"):
-    """Restart every process of the group that should run."""
+    """Restart every process of the group that should run, with `rolling` so many at a time."""
 
     group: str
+    rolling: int | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, tag="STOP"):
@@ -79,6 +83,8 @@ def decode(name: str, data: bytes) -> Message | Problem:
             if why.startswith("JSON")
             else why[:1].lower() + why[1:],
         )
+    if (rolling := getattr(found, "rolling", None)) is not None and rolling < 1:
+        return Problem(name, "rolling", f"expected a number of 1 or more, found {rolling}")
     if isinstance(found, Signal) and signal_number(found.signal) is None:
         shown = repr(found.signal)
         shown = shown if len(shown) <= _TOO_LONG_TO_SHOW else shown[:_TOO_LONG_TO_SHOW] + "…"
@@ -89,8 +95,8 @@ def decode(name: str, data: bytes) -> Message | Problem:
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of a message: written when it is accepted, rewritten when it is done or has failed.
 
-    `goal` and `since` are for the supervisor that comes after one that died before it was done: what is to be seen, and
-    the newest instance of each process when it was asked for.
+    `goal`, `since` and `at_once` are for the supervisor that comes after one that died before it was done: what is to
+    be seen, the newest instance of each process when it was asked for, and how many are restarted at a time.
     """
 
     accepted: bool
@@ -101,3 +107,4 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     generation: str = msgspec.field(default_factory=str)
     goal: str = ""
     since: dict[str, int] = {}
+    at_once: int = 0  # of a rolling restart

@@ -24,7 +24,7 @@ class LastExit(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """One process as it stands. `since`, `started` and `next_try` are wall-clock seconds, for people only."""
+    """One process as it stands. `since`, `started`, `ready_at` and `next_try` are wall-clock seconds, for people."""
 
     name: str
     state: str
@@ -45,6 +45,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last_exit: LastExit | None
     pending: str = ""  # while what an ended instance left behind is stopped: what follows, start, wait or rest
     holding: tuple[str, ...] = ()  # what a stop still waits for, such as "pid 123 (sleep)"
+    file: str = ""  # the config file that defines it
+    ready_at: float | None = None  # from when on the running instance counts as ready
+    waiting_for: tuple[str, ...] = ()  # what is not met yet, for WAITING
+    memory: int | None = None  # bytes of its whole tree, when that is watched
+    rolled_back: str | None = None  # why the newest definition was taken back
+    failures: tuple[float, ...] = ()  # when it failed lately (wall-clock seconds), where that counts
 
 
 _decoder = msgspec.json.Decoder(Status)

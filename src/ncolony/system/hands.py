@@ -35,7 +35,7 @@ _RETRY_S = (0.05, 5.0)
 # Descriptors that are not for instances: for logs that are forwarded, and for files and sockets of all kinds.
 _LOGS, _RESERVED = 64, 26
 # In which version of the protocol an order appeared: an older keeper is not given it.
-_SINCE = {"patience": 2, "tree": 2, "upgrade": 2}
+_SINCE = {"patience": 2, "tree": 2, "upgrade": 2, "memory": 3}
 # How long a keeper of our version may take to show that it can be run.
 _TRIAL_S = 20.0
 Message = dict[str, Any]

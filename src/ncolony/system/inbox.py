@@ -41,6 +41,7 @@ class Inbox:
         self._odd: dict[str, tuple[int, bytes | None, float]] = {}
         self._given: dict[str, float] = {}  # answer -> when it was given, the oldest first
         self._first = True
+        self.answered: Callable[[str, Answer], object] = lambda name, answer: None
         self.closed = False  # a supervisor that is ending takes no more requests
         self._unwritten: dict[str, Answer] = {}
         self._stuck: dict[str, tuple[int, bytes | None]] = {}  # handled, but they cannot be removed
@@ -141,6 +142,10 @@ class Inbox:
 
     def answer(self, name: str, answer: Answer) -> None:
         """Write the answer to a message; where the disk is full, later."""
+        self.answered(name, answer)
+        self._write(name, answer)
+
+    def _write(self, name: str, answer: Answer) -> None:
         try:
             write_whole(f"{self._answers}/{name}", msgspec.json.encode(answer))
         except OSError as error:
@@ -156,7 +161,7 @@ class Inbox:
     def retry(self) -> None:
         """Write the answers that could not be written, and remove the messages that could not be removed."""
         for name, answer in list(self._unwritten.items()):
-            self.answer(name, answer)
+            self._write(name, answer)
         for name in list(self._stuck):
             if self.remove(name):
                 del self._stuck[name]

@@ -6,11 +6,13 @@ import fnmatch
 import grp
 import os
 import pwd
+import re
 from typing import Any
 
 import msgspec
 
 from ..model.config import Definition, ProcessConfig
+from .files import Unreadable, read_small
 from .notify import OURS_ALONE
 
 # execve refuses a longer single string (MAX_ARG_STRLEN, 32 pages), its terminating NUL included.
@@ -53,29 +55,79 @@ def order(definition: Definition, surroundings: Surroundings, extra: dict[str, s
     """
     config = definition.config
     owner = find_owner(config.uid, config.gid)
-    env = environment(config, surroundings.environ) | extra
+    cwd = os.path.join(surroundings.cwd, config.cwd or "")
+    env = environment(config, surroundings.environ, cwd) | extra
     path = find_program(config.args[0], env.get("PATH"), surroundings.environ.get("PATH"))
     umask = config.umask_bits
     return {
         "path": path,
         "argv": [path, *config.args[1:]],
         "env": env,
-        "cwd": os.path.join(surroundings.cwd, config.cwd or ""),
+        "cwd": cwd,
         "umask": surroundings.umask if umask is None else umask,
         "nofile": surroundings.nofile,
+        "nice": config.nice,
+        "oom_score_adj": config.oom_score_adj,
+        "limits": config.rlimits,
         **msgspec.structs.asdict(owner),
     }
 
 
-def environment(config: ProcessConfig, ours: dict[str, str]) -> dict[str, str]:
-    """What the definition asks for: inherited names and globs first, so that `env` has the last word."""
+def environment(config: ProcessConfig, ours: dict[str, str], cwd: str = "/") -> dict[str, str]:
+    """What the definition asks for: inherited names and globs, then files, then `env`, and secrets have the last word.
+
+    :raises Impossible: when a file cannot be read.
+    """
     inherited = {}
     for pattern in config.env_inherit:
         if pattern in ours:
             inherited[pattern] = ours[pattern]
         elif any(magic in pattern for magic in "*?["):
             inherited |= {name: ours[name] for name in ours if fnmatch.fnmatchcase(name, pattern)}
-    return inherited | config.env
+    for path in config.env_files:
+        inherited |= _variables(path, _read_text("env_file", os.path.join(cwd, path)))
+    secrets = {}
+    for name, path in config.env_secret.items():
+        # Most editors and `echo` end a file with a newline that is not meant.
+        secrets[name] = _read_text(f"env_secret {name}", os.path.join(cwd, path)).removesuffix("\n").removesuffix("\r")
+        if "\0" in secrets[name]:
+            raise Impossible(f"cannot use env_secret {name}: {path} contains NUL")
+    return inherited | config.env | secrets
+
+
+def _read_text(key: str, path: str) -> str:
+    """The content of a file, which is named in what is said of it and never shown."""
+    try:
+        return read_small(path).decode()
+    except Unreadable as error:
+        raise Impossible(f"cannot read {key}: {path}: {error}") from None
+    except OSError as error:
+        raise Impossible(f"cannot read {key}: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Impossible(f"cannot read {key}: {path}: not UTF-8") from None
+
+
+def _variables(path: str, text: str) -> dict[str, str]:
+    """The lines NAME=VALUE of a file, as systemd, Docker and shells write them.
+
+    Empty lines and those that begin with # are left out, `export` before a name is fine, and one pair of quotes around
+    a value is taken off; within double quotes a backslash escapes a quote, a backslash, a dollar sign and a backtick.
+    """
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.removeprefix("export ").lstrip().partition("=")
+        name, value = name.rstrip(), value.strip()
+        if not equals or not name or "\0" in line or any(character.isspace() for character in name):
+            raise Impossible(f"cannot use env_file: {path}, line {number}: expected NAME=VALUE")
+        if len(value) >= 2 and value[0] == value[-1] == "'":
+            value = value[1:-1]
+        elif len(value) >= 2 and value[0] == value[-1] == '"':
+            value = re.sub(r'\\(["\\$`])', r"\1", value[1:-1])
+        found[name] = value
+    return found
 
 
 def find_program(program: str, child_path: str | None, our_path: str | None) -> str:

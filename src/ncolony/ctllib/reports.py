@@ -1,0 +1,325 @@
+"""What the supervisor reports: statuses, histories, answers, and itself."""
+
+from __future__ import annotations
+
+import os
+
+from ncolony.ctllib import NOT_SEEN
+from ncolony.ctllib.common import check_name, no_such_process, parsed, read, refused, shown, state_directory
+from ncolony.model import names as _names
+
+TYPE_CHECKING = False  # see ncolony.ctllib
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ncolony.ctllib import Path, Places
+
+_TOO_LARGE = 1e12  # seconds or KiB
+
+
+class LastExit:
+    """How the last instance ended. `at` is wall-clock seconds, `lived` seconds; one of code and signal is None.
+
+    `core` says that it left a core dump, `oom` that the kernel killed it because memory ran out. `cpu` is seconds,
+    `rss_kb` the peak resident memory in KiB; they are None where nobody could tell.
+    """
+
+    __slots__ = ("at", "code", "core", "cpu", "lived", "oom", "rss_kb", "signal", "text")
+
+    code: int | None
+    signal: str | None
+    at: float
+    lived: float
+    text: str
+    core: bool
+    oom: bool
+    cpu: float | None
+    rss_kb: int | None
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.code = record.get("code")
+        self.signal = record.get("signal")
+        self.at = _number(record.get("at")) or 0.0
+        self.lived = _number(record.get("lived")) or 0.0
+        self.text = record.get("text") or ""
+        self.core, self.oom = bool(record.get("core")), bool(record.get("oom"))
+        self.cpu = _number(record.get("cpu"))
+        rss = _number(record.get("rss_kb"))
+        self.rss_kb = None if rss is None else int(rss)
+
+
+class PastExit(LastExit):
+    """One line of a process's history: an instance that ended. `started` is wall-clock seconds, or None if not known.
+
+    `reason` is why it was stopped, if it was; `lines` are the last that it printed. `record` is the whole JSON object.
+    """
+
+    __slots__ = ("id", "instance", "lines", "pid", "reason", "record", "started")
+
+    id: str
+    instance: int
+    pid: int | None
+    started: float | None
+    reason: str
+    lines: list[str]
+    record: dict[str, Any]
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        super().__init__(record)
+        self.record = dict(record)
+        self.id, self.instance = record.get("id") or "", record.get("instance") or 0
+        self.pid, self.started = record.get("pid"), _number(record.get("started"))
+        self.reason = record.get("reason") or ""
+        self.lines = list(record.get("lines") or [])
+
+    def __repr__(self) -> str:
+        return f"PastExit({self.record!r})"
+
+
+class Status:
+    """One process as its supervisor last reported it. Times are wall-clock seconds, for people only.
+
+    `record` is the whole report as a JSON object. `state` is UNKNOWN, with the reason in `problem`, when the report
+    cannot be read.
+    """
+
+    __slots__ = (
+        "digest",
+        "enabled",
+        "generation",
+        "group",
+        "holding",
+        "instance",
+        "last_exit",
+        "name",
+        "next_try",
+        "pid",
+        "problem",
+        "reason",
+        "record",
+        "restarts",
+        "since",
+        "started",
+        "state",
+        "wanted",
+        "warnings",
+    )
+
+    name: str
+    state: str
+    wanted: str
+    pid: int | None
+    instance: int
+    since: float
+    started: float | None
+    restarts: int
+    next_try: float | None
+    reason: str
+    problem: str | None
+    warnings: list[str]
+    group: list[str]
+    enabled: bool
+    generation: str
+    digest: str
+    last_exit: LastExit | None
+    holding: list[str]
+    record: dict[str, Any]
+
+    def __init__(self, name: str, record: Mapping[str, Any]) -> None:
+        self.record = full = {"name": name, **_EMPTY, **record}
+        self.name = name
+        self.state, self.wanted = full["state"], full["wanted"]
+        self.pid, self.instance = full["pid"], full["instance"]
+        self.since, self.started, self.next_try = full["since"], full["started"], full["next_try"]
+        self.restarts = full["restarts"]
+        self.reason, self.problem, self.warnings = full["reason"], full["problem"], full["warnings"]
+        self.group, self.enabled = full["group"], full["enabled"]
+        self.generation, self.digest = full["generation"], full["digest"]
+        self.last_exit = LastExit(full["last_exit"]) if isinstance(full["last_exit"], dict) else None
+        self.holding = full["holding"]
+
+    def __repr__(self) -> str:
+        return f"Status({self.name!r}, {self.record!r})"
+
+
+_EMPTY: dict[str, Any] = {
+    "state": "STOPPED",
+    "wanted": "up",
+    "pid": None,
+    "instance": 0,
+    "since": 0.0,
+    "started": None,
+    "restarts": 0,
+    "next_try": None,
+    "reason": "",
+    "problem": None,
+    "warnings": [],
+    "group": [],
+    "enabled": True,
+    "generation": "",
+    "digest": "",
+    "last_exit": None,
+    "holding": [],
+}
+# What every line of history holds, and of which type.
+_PAST: dict[str, type | tuple[type, ...]] = {"id": str, "instance": int, "at": (int, float), "text": str}
+
+
+class Supervisor:
+    """The live supervisor of a colony. `pid` is None for the moment in which it has not said so yet."""
+
+    __slots__ = ("pid", "problems", "started", "version")
+
+    pid: int | None
+    version: str
+    started: float
+    problems: list[str]
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.pid = record.get("pid")
+        self.version = record.get("version") or ""
+        self.started = record.get("started") or 0.0
+        self.problems = list(record.get("problems") or [])
+
+
+class Answer:
+    """What became of a message: `state` is accepted, done or failed; `why` says why it failed."""
+
+    __slots__ = ("accepted", "generation", "names", "state", "why")
+
+    accepted: bool
+    state: str
+    why: str
+    names: list[str]
+    generation: str
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.accepted = bool(record.get("accepted"))
+        self.state = record.get("state") or "accepted"
+        self.why = record.get("why") or ""
+        self.names = list(record.get("names") or [])
+        self.generation = record.get("generation") or ""
+
+
+def status(places: Places, *, state: Path | None = None) -> list[Status]:
+    """Every process that is reported or defined, sorted by name. `state` is the state directory where not the default.
+
+    :raises CannotAccess: when the reports may not be read.
+    """
+    directory = os.path.join(state_directory(places, state), "status")
+    found = {name: reported(directory, name) for name in file_names(directory)}
+    records = {name: record for name, record in found.items() if record is not None}
+    replicated = {name.rpartition(":")[0] for name in records}
+    for name in file_names(os.fspath(places.config)):
+        if name not in records and name not in replicated:
+            records[name] = _not_seen(places, name)
+    return [records[name] for name in sorted(records)]
+
+
+def status_of(places: Places, name: str, *, state: Path | None = None) -> Status | None:
+    """The report on one process, or None when there is none.
+
+    :raises CannotAccess: when it may not be read.
+    """
+    check_name("show", name)
+    return reported(os.path.join(state_directory(places, state), "status"), name)
+
+
+def history(places: Places, name: str, *, state: Path | None = None) -> list[PastExit]:
+    """The instances of `name` that ended, as far as they are still known, the newest last.
+
+    The history of a process that was removed stays for a while. Lines that are torn or no records are left out.
+
+    :raises NotThere: when there is no such process and no history of one.
+    :raises CannotAccess: when it may not be read.
+    """
+    deed = f"show the history of {check_name('show the history of', name)}"
+    directory = state_directory(places, state)
+    path = os.path.join(directory, "history", name)
+    try:
+        data = read(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        known = (os.path.join(directory, "status", name), os.path.join(places.config, name))
+        if not any(os.path.exists(one) for one in known):
+            raise no_such_process(deed, places) from error
+        return []
+    except OSError as error:
+        raise refused(deed, path, error) from error
+    return [past for line in data.split(b"\n") if line and (past := _past_exit(line))]
+
+
+def _past_exit(line: bytes) -> PastExit | None:
+    try:
+        record = parsed(line)
+    except ValueError:
+        return None
+    lines = record.get("lines") or []
+    if not isinstance(lines, list) or not all(isinstance(one, str) for one in lines):
+        return None
+    return PastExit(record) if all(isinstance(record.get(key), kind) for key, kind in _PAST.items()) else None
+
+
+def supervisor(places: Places, *, state: Path | None = None) -> Supervisor | None:
+    """The supervisor that runs for these places, or None when none does.
+
+    :raises CannotAccess: when that cannot be told.
+    """
+    import fcntl  # not needed by what only writes
+
+    directory = state_directory(places, state)
+    path = os.path.join(directory, "lock")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise refused("look for the supervisor", path, error) from error
+    try:
+        # A supervisor holds it exclusively for as long as it lives; one that starts meanwhile tries for 2 s.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)
+    try:
+        return Supervisor(parsed(read(os.path.join(directory, "supervisor.json"))))
+    except (OSError, ValueError):
+        return Supervisor({})
+
+
+def _number(value: object) -> float | None:
+    """`value` if it is a number that one can reckon with: JSON files may hold anything."""
+    return value if isinstance(value, int | float) and abs(value) < _TOO_LARGE else None
+
+
+def file_names(directory: str) -> list[str]:
+    """The names in a directory that are processes' or messages'; none where there is no directory."""
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries if not _names.is_ignored(entry.name) and not entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise refused("show the processes", directory, error) from error
+
+
+def reported(directory: str, name: str) -> Status | None:
+    path = os.path.join(directory, name)
+    try:
+        return Status(name, parsed(read(path)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise refused(f"show {shown(name)}", path, error) from error
+    except (OSError, ValueError) as error:
+        return Status(name, {"state": "UNKNOWN", "problem": f"cannot read its status: {error}"})
+
+
+def _not_seen(places: Places, name: str) -> Status:
+    try:
+        enabled = parsed(read(os.path.join(places.config, name))).get("enabled", True) is not False
+    except (OSError, ValueError):
+        enabled = True  # what is wrong with the file is for the supervisor to say
+    return Status(name, {"reason": NOT_SEEN, "enabled": enabled, "wanted": "up" if enabled else "down"})
