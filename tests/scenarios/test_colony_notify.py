@@ -109,25 +109,20 @@ def test_upgrade_that_cannot_be_is_over_too(colony: Colony, one_manager: Manager
 
 def test_socket_is_for_the_supervisor_alone(colony: Colony, one_manager: Manager) -> None:
     """Neither the keeper nor an instance that inherits everything gets the manager's variables, not even by name."""
-    mine = {
-        "WATCHDOG_USEC": "60000000",
-        "LISTEN_FDS": "1",
-        "LISTEN_PID": "1",
-        "LISTEN_FDNAMES": "web",
-        "WATCHDOG_PID": "1",
-    }
+    mine = dict.fromkeys(("WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"), "1")
+    mine["WATCHDOG_USEC"] = "60000000"
     names = {"NOTIFY_SOCKET", *mine}
     colony.put("all", {"args": colony.payload("all", "serve"), "env_inherit": ["*"]})
     colony.put("named", {"args": colony.payload("named", "serve"), "env_inherit": ["PATH", *sorted(names)]})
     colony.put("own", {"args": colony.payload("own", "serve"), "env": {"NOTIFY_SOCKET": "/its/own"}})
     colony.start(env=environment(one_manager, OTHER="1", **mine))
     one_manager.next_with("READY")
-    for _ in range(2):
-        inherited = environment_of(colony.wait_until_running("all"))
+    for number in (1, 2):
+        inherited = environment_of(colony.wait_until_running("all", instance=number))
         assert names & inherited.keys() == set()
         assert inherited["OTHER"] == "1"
-        assert names & environment_of(colony.wait_until_running("named")).keys() == set()
-        assert environment_of(colony.wait_until_running("own"))["NOTIFY_SOCKET"] == "/its/own"
+        assert names & environment_of(colony.wait_until_running("named", instance=number)).keys() == set()
+        assert environment_of(colony.wait_until_running("own", instance=number))["NOTIFY_SOCKET"] == "/its/own"
         keeper = colony.keeper_pid()
         assert keeper
         assert names & environment_of(keeper).keys() == set()

@@ -253,6 +253,14 @@ def test_container_with_one_writable_directory(colony: Colony, writable: str, be
     assert "Traceback" not in output
 
 
+def test_exit_code_is_the_colonys(colony: Colony, run: Callable[..., None]) -> None:
+    """When a process ends the colony, its exit code is the command's."""
+    colony.put("main", {"args": ["/bin/sh", "-c", "exit 42"], "on_exit": "shutdown"})
+    colony.put("a", {"args": [SLEEP, "1000"]})
+    run("--config", str(colony.config))
+    assert colony.wait_for_exit() == 42
+
+
 def test_next_one_takes_over(colony: Colony, run: Callable[..., None]) -> None:
     """After SIGKILL the same command takes over what runs."""
     colony.put("a", {"args": [SLEEP, "1000"]})

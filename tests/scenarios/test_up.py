@@ -290,6 +290,26 @@ def test_config_directory(colony: Colony, up: Callable[..., Up]) -> None:
     started.nothing_is_left()
 
 
+@pytest.mark.parametrize("definition", [{"on_exit": "shutdown"}, {"instances": 2}])
+def test_what_else_a_definition_may_say(colony: Colony, up: Callable[..., Up], definition: dict[str, Any]) -> None:
+    """A definition that ends the colony, or has several copies, has its exit status too."""
+    args = ["/bin/sh", "-c", "sleep 0.3; exit 12"]
+    (colony.config / "it").write_text(json.dumps({"args": args, **definition}), encoding="utf-8")
+    (colony.config / "other").write_text(json.dumps({"args": ["/bin/sh", "-c", UNTIL_TERM]}), encoding="utf-8")
+    started = up(str(colony.config))
+    assert started.wait() == 12
+    started.nothing_is_left()
+
+
+def test_all_copies_end(colony: Colony, up: Callable[..., Up]) -> None:
+    """With --keep-going every copy has to end."""
+    args = ["/bin/sh", "-c", "sleep 0.$NCOLONY_INDEX; echo at the end of $NCOLONY_INDEX"]
+    (colony.config / "it").write_text(json.dumps({"args": args, "instances": 3}), encoding="utf-8")
+    started = up(str(colony.config), "--keep-going")
+    assert started.wait() == 0
+    assert all(f"at the end of {index}" in started.text for index in range(3))
+
+
 def test_program_that_is_not_there(colony: Colony, up: Callable[..., Up]) -> None:
     """What cannot be started counts as ended with 127, and the reason is told."""
     (colony.config / "gone").write_text('{"args": ["/nonexistent/program"]}', encoding="utf-8")
