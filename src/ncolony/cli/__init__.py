@@ -30,7 +30,10 @@ _RUN = {
 # Commands beside `ctl`, each with a module here whose `main(words)` returns the exit status.
 _PROGRAMS: dict[str, str] = {
     "completion": "completion",
+    "run": "run",
     "schema": "schema",
+    "startup": "startup",
+    "up": "up",
 }
 
 

@@ -77,9 +77,22 @@ class _Top(argparse.ArgumentParser):
         for key, variable in _PLACES.items():
             if getattr(found, key) is None:
                 setattr(found, key, os.environ.get(variable))
+        if found.config and not found.messages:
+            found.messages = _messages_of_run(found)
+        for key, variable in _PLACES.items():
             if not getattr(found, key) and key in needed:
                 self.error(f"the directory of {key} is missing: give --{key} DIR or set {variable}")
         return found, rest
+
+
+def _messages_of_run(options: argparse.Namespace) -> str | None:
+    """The messages directory of a colony that `ncolony run` gave one, where it is there or not needed."""
+    from ncolony.system.places import messages_directory  # imports hashlib, which is rarely needed here
+
+    found = messages_directory(options.config, getattr(options, "state", None))
+    only_files = (ctllib.add, ctllib.remove, ctllib.enable, ctllib.disable)
+    needless = getattr(options, "func", None) in only_files and not hasattr(options, "wait")
+    return found if needless or os.path.isdir(found) else None
 
 
 class _Verb(argparse.ArgumentParser):

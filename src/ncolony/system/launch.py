@@ -13,6 +13,7 @@ import msgspec
 
 from ..model.config import Definition, ProcessConfig
 from .files import Unreadable, read_small
+from .notify import OURS_ALONE
 
 # execve refuses a longer single string (MAX_ARG_STRLEN, 32 pages), its terminating NUL included.
 LONGEST_STRING = 128 * 1024
@@ -35,7 +36,8 @@ class Surroundings(msgspec.Struct, frozen=True):
         """Those of this very process."""
         umask = os.umask(0)
         os.umask(umask)
-        return cls(dict(os.environ), os.getcwd(), umask, nofile)
+        environ = {name: value for name, value in os.environ.items() if name not in OURS_ALONE}
+        return cls(environ, os.getcwd(), umask, nofile)
 
 
 class Owner(msgspec.Struct, frozen=True):
