@@ -22,7 +22,7 @@ _RUN = {
     "shutdown": ("change", "shut_down"),
 }
 # Commands beside `ctl`, each with a module here whose `main(words)` returns the exit status.
-_PROGRAMS: dict[str, str] = {}
+_PROGRAMS: dict[str, str] = {"import": "import_"}
 
 
 def main(argv: Iterable[str]) -> int:
