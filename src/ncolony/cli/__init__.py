@@ -22,7 +22,7 @@ _RUN = {
     "shutdown": ("change", "shut_down"),
 }
 # Commands beside `ctl`, each with a module here whose `main(words)` returns the exit status.
-_PROGRAMS: dict[str, str] = {"import": "import_"}
+_PROGRAMS: dict[str, str] = {"import": "import_", "export": "export"}
 
 
 def main(argv: Iterable[str]) -> int:
