@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ncolony.cli.procfile import parse, parse_env
+from ncolony.cli.procfile import parse
+from ncolony.model.variables import parse_variables
 
 
 def test_procfile() -> None:
@@ -48,11 +49,11 @@ def test_what_is_no_procfile(text: str, why: str) -> None:
 )
 def test_variable(line: str, value: str) -> None:
     """Values with and without quotes, escapes and comments."""
-    assert parse_env(f"# first\n\n{line}\n") == {"A": value}
+    assert parse_variables(f"# first\n\n{line}\n") == {"A": value}
 
 
 @pytest.mark.parametrize("line", ["A", "1A=x", "a b=c", "=x"])
 def test_what_is_no_variable(line: str) -> None:
     """Anything else is refused with its line's number."""
     with pytest.raises(ValueError, match="line 2: expected NAME=VALUE"):
-        parse_env(f"B=1\n{line}\n")
+        parse_variables(f"B=1\n{line}\n")

@@ -30,6 +30,8 @@ _RUN = {
 # Commands beside `ctl`, each with a module here whose `main(words)` returns the exit status.
 _PROGRAMS: dict[str, str] = {
     "completion": "completion",
+    "export": "export",
+    "import": "import_",
     "run": "run",
     "schema": "schema",
     "startup": "startup",

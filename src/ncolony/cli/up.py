@@ -14,6 +14,7 @@ import tempfile
 
 from ncolony import ctllib
 from ncolony.cli import procfile
+from ncolony.model.variables import parse_variables
 
 TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _of_procfile(path: str, root: str, names: list[str], options: argparse.Names
     env: dict[str, str] = {}
     usual = os.path.join(root, ".env")
     for one in options.env if options.env is not None else [usual] if os.path.exists(usual) else []:
-        env.update(_parsed(one, procfile.parse_env))
+        env.update(_parsed(one, parse_variables))
     formation = options.formation if options.formation is not None else {"all": 1}
     _check_names(path, [*names, *(name for name in formation if name != "all")], commands)
     first = options.port if options.port is not None else _base_port(env)
