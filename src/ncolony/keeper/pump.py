@@ -11,7 +11,7 @@ import sys
 import termios
 import time
 
-from kernel import CUT, NO_DESCRIPTORS, reach
+from kernel import CUT, MOST_BYTES, NO_DESCRIPTORS, is_set_aside, reach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ class Log:
                 begin, ended, self.read_to or 0
             )  # also when somebody removed the files: what follows is still counted on
         if os.lseek(self.index, 0, os.SEEK_END) >= _entry.size:
-            begin = max(begin, _entry.unpack(os.pread(self.index, _entry.size, 0))[0])
+            said = _entry.unpack(os.pread(self.index, _entry.size, 0))[0]
+            begin = max(begin, said) if said <= MOST_BYTES else begin
         else:
             os.write(self.index, _entry.pack(begin, time.time_ns()))
         self.start = begin
@@ -154,7 +155,7 @@ class Log:
     def _find_older(self) -> None:
         if not self.counted:
             self.counted = True
-            names = [n for n in os.listdir(self.directory) if n.endswith(".log") and n[:-4].isdigit()]
+            names = filter(is_set_aside, os.listdir(self.directory))
             self.older = [(int(n[:-4]), os.stat(f"{self.directory}/{n}").st_size) for n in sorted(names)]
 
     def expect(self, since: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from ..keeper.kernel import CUT, reach
+from ..keeper.kernel import CUT, MOST_BYTES, is_set_aside, reach
 from .own_log import OwnLog, lines_of
 
 _log = Logger(namespace="ncolony")
@@ -272,14 +272,15 @@ class Follower:
         ended = older[-1][0] + older[-1][1] if older else 0
         try:
             with open(f"{directory}/current.index", "rb") as index:
-                return max(ended, int.from_bytes(index.read(8), "big"))
+                said = int.from_bytes(index.read(8), "big")
+                return max(ended, said) if said <= MOST_BYTES else ended
         except (FileNotFoundError, NotADirectoryError):
             return ended
 
     @staticmethod
     def _rotated(directory: str) -> list[tuple[int, int]]:
         try:
-            names = [entry for entry in os.listdir(directory) if entry.endswith(".log") and entry[:-4].isdigit()]
+            names = filter(is_set_aside, os.listdir(directory))
             return sorted((int(entry[:-4]), os.stat(f"{directory}/{entry}").st_size) for entry in names)
         except (FileNotFoundError, NotADirectoryError):
             return []

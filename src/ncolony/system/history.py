@@ -10,7 +10,7 @@ from collections.abc import Callable, Container
 
 import msgspec
 
-from ..keeper.kernel import reach
+from ..keeper.kernel import is_set_aside, reach
 from ..model.history import Record, decode
 from ..model.names import is_ignored
 from .files import write_whole
@@ -205,8 +205,7 @@ def _tail(directory: str, since: int) -> tuple[bytes, bool]:
     # Read before the names are listed: should a new file begin meanwhile, too little is found, and nothing wrong.
     begin = int.from_bytes(_read(f"{directory}/current.index", 0, 8), "big")
     try:
-        names = [name for name in os.listdir(directory) if name.endswith(".log") and name[:-4].isdigit()]
-        newest = max(names, default="")
+        newest = max(filter(is_set_aside, os.listdir(directory)), default="")
         ended = int(newest[:-4]) + os.stat(f"{directory}/{newest}").st_size if newest else 0
     except OSError:
         return b"", False

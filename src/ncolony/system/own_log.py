@@ -8,10 +8,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import msgspec
 from twisted.logger import Logger, globalLogPublisher
+
+from ..keeper.kernel import MOST_BYTES
 
 _output = Logger(namespace="ncolony.output")
 # A longer line is cut into pieces of this size, each marked.
@@ -21,6 +23,7 @@ _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 # More than a piece can become in the log: every byte escaped, and 300 bytes around each line.
 _LONGEST_TAIL = 64 << 20
 _LONGEST_RECORD = 1 << 20
+_Offset = Annotated[int, msgspec.Meta(ge=0, le=MOST_BYTES)]
 
 
 def escaped(line: str) -> str:
@@ -47,12 +50,12 @@ class Piece(msgspec.Struct, frozen=True):
     """
 
     name: str
-    start: int
-    end: int
+    start: _Offset
+    end: _Offset
     partial: bool
     device: int
     inode: int
-    size: int
+    size: _Offset
 
 
 def lines_of(data: bytes, finished: bool) -> tuple[list[tuple[bytes, bool]], int]:
@@ -114,7 +117,7 @@ def _noted(note: str) -> Piece | None:
     try:
         with open(note, "rb") as file:
             return msgspec.json.decode(file.read(), type=Piece)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
