@@ -1000,7 +1000,10 @@ def main(argv: Iterable[str]) -> None:
 
 
 # Where the functions live that this module offers too, loaded when first asked for: most commands need none of them.
-_ELSEWHERE: dict[str, str] = {}
+_ELSEWHERE: dict[str, str] = {
+    "choose_logs": "logs",
+    "read_logs": "logs",
+}
 
 if not TYPE_CHECKING:
 
