@@ -371,6 +371,19 @@ def test_a_damaged_compressed_file(tmp_path: Path, damage: str) -> None:
     assert everything(reader) == []
 
 
+def test_a_log_that_cannot_be_read_now(tmp_path: Path) -> None:
+    """What cannot be read is an error, each time; once it can, nothing is missing."""
+    scribe = Scribe(tmp_path, "web")
+    scribe.current.mkdir()
+    reader = Reader(log_of(scribe), 0)
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError):
+            reader.read()
+    scribe.current.rmdir()
+    scribe.write("a\n")
+    assert texts(reader.read()) == ["a"]
+
+
 def test_no_file_stays_open(tmp_path: Path) -> None:
     """A reader holds two descriptors at most, and none once it is closed."""
     scribe = Scribe(tmp_path, "web")

@@ -9,7 +9,7 @@ import time
 from ncolony import ctllib
 from ncolony.model.names import is_ignored, problem_with_name
 from ncolony.system import logfiles
-from ncolony.system.logreader import Line, Reader, merged
+from ncolony.system.logreader import Line, Reader, merged, most_open
 
 TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from ncolony.ctllib import Path, Places
     from ncolony.system.logfiles import Log
 
-__all__ = ["Line", "LogChoice", "choose_logs", "is_meant", "logs_directory", "read_logs"]
+__all__ = ["Line", "LogChoice", "choose_logs", "is_meant", "logs_directory", "read_logs", "shared_name"]
 
 # How often to look for more: what people do not notice, and more rarely while nothing comes.
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 0.25
-# More logs than this are not all kept open, and are read in smaller pieces.
-_MANY = 64
+# What is read at a time of one among many.
 _SMALL_CHUNK = 1 << 14
 _LATEST_NS = 1 << 63
 
@@ -48,7 +47,7 @@ class LogChoice:
         found: set[str] = set()
         self.missing, self.exact = [], bool(self._patterns)
         for pattern in self._patterns:
-            meant = {name for name in known if pattern in (name, _shared_name(name))}
+            meant = {name for name in known if pattern in (name, shared_name(name))}
             if not meant:
                 self.exact = False
                 meant = {name for name in known if is_meant(name, [pattern])}
@@ -67,7 +66,7 @@ class LogChoice:
     def _is_grouped(self, name: str, groups: Iterable[str]) -> bool:
         if not groups:
             return False
-        for file in dict.fromkeys((name, _shared_name(name))):
+        for file in dict.fromkeys((name, shared_name(name))):
             try:
                 group = ctllib._parsed(ctllib._read(os.path.join(self._config, file))).get("group", [])
             except (OSError, ValueError):
@@ -85,11 +84,12 @@ def is_meant(name: str, patterns: Iterable[str]) -> bool:
     from fnmatch import fnmatchcase  # not needed without patterns
 
     patterns = list(patterns)
-    own = {name, _shared_name(name)}
+    own = {name, shared_name(name)}
     return not patterns or any(pattern in own or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _shared_name(name: str) -> str:
+def shared_name(name: str) -> str:
+    """The name of the config file that a replica is made by: "web" for "web:0"; any other name stands for itself."""
     shared, _, index = name.rpartition(":")
     return shared if index.isdigit() else name
 
@@ -126,7 +126,7 @@ def choose_logs(
         pass
     except OSError as error:
         raise ctllib._refused("read the logs", directory, error) from error
-    replicated = {_shared_name(name) for name in known}
+    replicated = {shared_name(name) for name in known}
     known.update(name for name in ctllib._file_names(os.fspath(places.config)) if name not in replicated)
     return LogChoice(places, patterns, (name for name in known if problem_with_name(name) is None))
 
@@ -192,6 +192,7 @@ class _Reading:
         self._directory, self._choice, self._stderr, self._where, self._span = directory, choice, stderr, where, span
         self._readers: dict[str, Reader] = {}
         self._looked = 0.0
+        self._most_open = most_open()
 
     def close(self) -> None:
         for reader in self._readers.values():
@@ -216,7 +217,7 @@ class _Reading:
             begin = log.since(self._span[0]) if self._span[0] >= 0 else log.begin()
             if last is not None and self._where is None:
                 begin = max(begin, log.last_lines(last, end))
-            chunk = logfiles.CHUNK if len(logs) <= _MANY else _SMALL_CHUNK
+            chunk = logfiles.CHUNK if len(logs) <= self._most_open else _SMALL_CHUNK
             reader = self._readers[log.directory] = Reader(log, begin, chunk)
             by_name.setdefault(log.name, []).append(self._lines(reader, end, finish))
         each = (merged(sources) if len(sources) > 1 else sources[0] for sources in by_name.values())
@@ -228,7 +229,7 @@ class _Reading:
         is_left = True
         while is_left:
             lines = reader.read() if reader.offset < end else []
-            if len(self._readers) > _MANY:
+            if len(self._readers) > self._most_open:
                 reader.close()
             if not lines:
                 is_left, lines = False, reader.finish() if finish else []
@@ -245,7 +246,7 @@ class _Reading:
         for reader in self._readers.values():
             if lines := reader.read():
                 found.append(lines)
-            elif len(self._readers) > _MANY:
+            if len(self._readers) > self._most_open:
                 reader.close()
         together = merged(map(iter, found)) if len(found) > 1 else found[0] if found else ()
         return [line for line in together if self._where is None or self._where(line)]

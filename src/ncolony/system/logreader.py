@@ -36,6 +36,8 @@ else:
     Line = collections.namedtuple("Line", "time_ns name stream data end partial")
 
 _FOR_EVER = 1 << 63
+# Readers that need not be closed between two looks.
+_OPEN_AT_MOST = 64
 
 
 class Reader:
@@ -67,7 +69,11 @@ class Reader:
         """
         lines: list[Line] = []
         while True:
-            begins, data = self._next()
+            try:
+                begins, data = self._next()
+            except OSError:
+                self._close_files()
+                raise
             if begins != self._at:
                 self._give(lines, self._rest, finished=True)
                 self._rest, self.offset = b"", begins
@@ -103,6 +109,9 @@ class Reader:
     def _leave(self) -> None:
         if self._rest and self._file is not None:
             self._left = self._at, self._when(self._at)[0]
+        self._close_files()
+
+    def _close_files(self) -> None:
         for opened in (self._opened, self._times):
             if opened is not None:
                 opened.close()
@@ -227,6 +236,13 @@ class Reader:
             self._opened, self._file = opened, chosen
             return max(at, chosen.start)
         return None
+
+
+def most_open() -> int:
+    """How many readers may stay open: each has two files."""
+    import resource  # not needed by what reads a few
+
+    return min(_OPEN_AT_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
 
 
 def merged(sources: Iterable[Iterator[Line]]) -> Iterator[Line]:
