@@ -31,6 +31,7 @@ RFC_5424 = re.compile(
     re.DOTALL,
 )
 COLLECTOR = Path(__file__).parent.parent / "collector.py"
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "logs.md").read_text(encoding="utf-8")
 NEVER = "3600"
 
 
@@ -569,12 +570,16 @@ def test_two_for_one_collector(yard: Yard) -> None:
 
 
 def test_as_a_process_of_the_colony(colony: Colony, tmp_path: Path) -> None:
-    """Run by the colony whose output it forwards, it forwards all but its own, over the death of both."""
+    """Run by the colony whose output it forwards, as the page on output has it, it forwards all but its own, over the
+    death of both."""
     collector = Collector(tmp_path, "tcp")
     try:
-        places = ["--messages", str(colony.messages), "--config", str(colony.config), "--state", str(colony.state)]
-        command = ["-m", "twisted", "--log-format=text", "ncolony-syslog", *places, "--to", collector.place]
-        colony.put("syslog", {"args": [sys.executable, *command], "env_inherit": ["*"]})
+        [example] = [block for block in re.findall(r"(?ms)^```json\n(.*?)^```", PAGE) if "ncolony-syslog" in block]
+        said = {"/messages": colony.messages, "/conf": colony.config, "tcp:logs.example.com:601": collector.place}
+        definition = json.loads(example)
+        args = [str(said.get(word, word)) for word in definition["args"]]
+        assert (args[0], args[3]) == ("python", "--log-format=text")
+        colony.put("syslog", {**definition, "args": [sys.executable, *args[1:], "--state", str(colony.state)]})
         colony.put("web", {"args": colony.payload("web", "say", "hello", "there")})
         colony.start()
         wait_for(lambda: collector.texts() == ["hello", "there"], "all is there")

@@ -271,13 +271,18 @@ def test_timestamps(colony: Colony, scribe: Callable[..., Scribe]) -> None:
 
 
 def test_json(colony: Colony, scribe: Callable[..., Scribe]) -> None:
-    """--json prints an object a line: time, name, stream and line; bytes that are no text are escaped."""
+    """--json prints an object a line: time, name, stream and line; bytes that are no text are escaped.
+
+    The stream is null where both come together.
+    """
     scribe("web").write(b"gr\xc3\xbcn \xff\x01\n", at=T0)
     scribe("web", stderr=True).write(b"oops\n", at=T0 + S)
-    lines = [json.loads(line) for line in shown(colony, "web", "--json", env={"TZ": "UTC"}).splitlines()]
+    scribe("db").write(b'"{}\\\t\n', at=T0 + 1_999_999)
+    lines = [json.loads(line) for line in shown(colony, "--json", env={"TZ": "Asia/Kolkata"}).splitlines()]
     assert lines == [
-        {"time": f"{MOMENT}20.000+00:00", "name": "web", "stream": "stdout", "line": "grün \\xff\x01"},
-        {"time": f"{MOMENT}21.000+00:00", "name": "web", "stream": "stderr", "line": "oops"},
+        {"time": f"{MOMENT}20.000Z", "name": "web", "stream": "stdout", "line": "grün \\xff\x01"},
+        {"time": f"{MOMENT}20.001Z", "name": "db", "stream": None, "line": '"{}\\\t'},
+        {"time": f"{MOMENT}21.000Z", "name": "web", "stream": "stderr", "line": "oops"},
     ]
 
 
@@ -456,6 +461,17 @@ def test_follow_ends_with_its_reader(
     following.process.stdout.close()
     following.process.stdout = None
     assert following.end() == (0, b"")
+
+
+def test_follow_all_but_oneself(colony: Colony, scribe: Callable[..., Scribe]) -> None:
+    """As a process of the colony, -f of all leaves out its own output, which would come out again for ever."""
+    for name in ("web", "ship", "ship:0"):
+        scribe(name).write(f"{name}\n")
+    limited = {"NCOLONY_NAME": "ship"}
+    command = ["sh", "-c", '"$@" -f -n1 | head -n 2', "sh", *colony.command("logs")]
+    assert colony.run_bare(command, env=limited).stdout == "[ship:0] ship:0\n[web] web\n"
+    assert colony.run("logs", "ship", "-n1", env=limited).stdout.count("ship") > 0
+    assert colony.run("logs", "-n1", env=limited).stdout.count("\n") == 3
 
 
 def test_follow_until_makes_no_sense(colony: Colony) -> None:

@@ -141,10 +141,10 @@ class Offsets:
 class _Stream:
     """One log: what has arrived of it, and the reader that is ahead of that."""
 
-    __slots__ = ("arrived", "log", "reader", "trouble")
+    __slots__ = ("arrived", "log", "reader")
 
     def __init__(self, log: Log, arrived: int) -> None:
-        self.log, self.arrived, self.trouble = log, arrived, ""
+        self.log, self.arrived = log, arrived
         self.rewind()
 
     def rewind(self) -> None:
@@ -176,7 +176,7 @@ class Forwarder:
         self._most_open = most_open()
         self._gone = False
         self._backoff = _FIRST_BACKOFF_S
-        self._trouble = ""
+        self._troubles: dict[str, str] = {}  # what was said of each thing and still holds
 
     def stop(self) -> None:
         """Have `run` return soon; to be called from another thread."""
@@ -240,11 +240,11 @@ class Forwarder:
             lines = stream.reader.read()
         except OSError as error:
             # For want of descriptors, or the disk's fault: nothing is lost by waiting.
-            if (trouble := error.strerror or str(error)) != stream.trouble:
-                stream.trouble = trouble
-                _log.error("cannot read the log of {name}: {why}; trying again", name=stream.log.name, why=trouble)
+            path = stream.log.directory
+            self._say_trouble(path, f"cannot read the log of {stream.log.name}: {error.strerror}; trying again")
             return []
-        stream.trouble = ""
+        if self._troubles:
+            self._troubles.pop(stream.log.directory, None)
         if len(self._streams) > self._most_open:
             stream.reader.close()
         return lines
@@ -254,18 +254,25 @@ class Forwarder:
         self._looked = time.monotonic()
         try:
             found = {log.directory: log for log in logfiles.find(self._directory, self._wanted)}
-            for path, log in found.items():
-                if path not in self._streams:
-                    arrived = self._offsets.get(log)
-                    self._streams[path] = _Stream(log, log.begin() if arrived is None else arrived)
         except OSError as error:
-            self._say_trouble(f"cannot read {error.filename or self._directory}: {error.strerror}")
+            self._say_trouble("logs", f"cannot read {self._directory}: {error.strerror}")
             return
+        for path, log in found.items():
+            if path not in self._streams:
+                self._take_in(path, log)
         for path in self._streams.keys() - found.keys():
             if not os.path.exists(path):
                 stream = self._streams.pop(path)
                 stream.reader.close()
                 self._offsets.forget(stream.log)
+
+    def _take_in(self, path: str, log: Log) -> None:
+        try:
+            arrived = self._offsets.get(log)
+            self._streams[path] = _Stream(log, log.begin() if arrived is None else arrived)
+            self._troubles.pop(path, None)
+        except OSError as error:
+            self._say_trouble(path, f"cannot read the log of {log.name}: {error.strerror}; trying again")
 
     def _confirm(self, patience: float | None = None) -> None:
         """Make sure that what was sent has arrived, and remember it.
@@ -290,13 +297,14 @@ class Forwarder:
         stream.arrived = stream.reader.offset
         try:
             self._offsets.put(stream.log, stream.arrived)
-            self._trouble = ""
+            self._troubles.pop("offsets", None)
         except OSError as error:
-            self._say_trouble(f"cannot write {error.filename}: {error.strerror}; lines may come twice")
+            self._say_trouble("offsets", f"cannot write {error.filename}: {error.strerror}; lines may come twice")
 
-    def _say_trouble(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            self._trouble = trouble
+    def _say_trouble(self, what: str, trouble: str) -> None:
+        """Say it, unless that is what was said last of the same thing."""
+        if self._troubles.get(what) != trouble:
+            self._troubles[what] = trouble
             _log.error("{trouble}", trouble=trouble)
 
     def _lost(self, gone: Gone) -> None:

@@ -46,7 +46,9 @@ def run(options: dict[str, Any]) -> int:
     if follow and until is not None:
         raise ctllib.BadValue("cannot show logs: --until has no meaning with --follow: what is to come has no end")
     directory = options["logs"] or logs_directory(places, state=state)
-    choice = choose_logs(places, options["names"], state=state, logs=directory)
+    # What is piped from here into another program is most often the output of all; but not that program's own again.
+    ourselves = os.environ.get("NCOLONY_NAME", "") if follow and not options["names"] else ""
+    choice = choose_logs(places, options["names"], state=state, logs=directory, but=ourselves)
     for pattern in choice.missing:
         complain(f"cannot show the logs of {pattern!r}: no such process")
     code = NO_SUCH_PROCESS if choice.missing else 0
@@ -56,7 +58,14 @@ def run(options: dict[str, Any]) -> int:
     several = len(choice.names) != 1 or (follow and not choice.exact)
     try:
         out = _Out()
-        form = _Form(out, several=several, times=options["timestamps"], json=options["json"], apart=where is not None)
+        form = _Form(
+            out,
+            directory,
+            several=several,
+            times=options["timestamps"],
+            json=options["json"],
+            apart=where is not None,
+        )
         for line in read_logs(
             *(places, choice),
             last=last,
@@ -205,13 +214,14 @@ class _Out:
 class _Form:
     """Makes bytes of lines, by `of`: bare, or behind a time and a name, or as JSON."""
 
-    def __init__(self, out: _Out, *, several: bool, times: bool, json: bool, apart: bool) -> None:
+    def __init__(self, out: _Out, directory: str, *, several: bool, times: bool, json: bool, apart: bool) -> None:
         self._encoding, self._to_people = out.encoding, out.to_people
         self._several, self._times = several, times
         # Pieces of a long line are put together again where nothing comes between them.
         self._joined = not (several or times or apart)
         self._colours = out.to_people and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         self._prefixes: dict[str, bytes] = {}
+        self._directory, self._split = directory, dict[str, bool]()
         self._second, self._parts = -1, ("", "")
         if json:
             from json import encoder
@@ -244,17 +254,28 @@ class _Form:
     def _json(self, line: Line) -> bytes:
         name, text = self._encode(line.name), self._encode(_text(line)).replace("\x7f", "\\u007f")
         more = ', "partial": true' if line.partial else ""
-        time = self._time(line.time_ns)
-        return f'{{"time": "{time}", "name": {name}, "stream": "{line.stream}", "line": {text}{more}}}\n'.encode()
+        stream = f'"{line.stream}"' if self._is_split(line) else "null"
+        when = self._utc(line.time_ns)
+        return f'{{"time": "{when}", "name": {name}, "stream": {stream}, "line": {text}{more}}}\n'.encode()
+
+    def _is_split(self, line: Line) -> bool:
+        """Whether standard error does not come with the rest."""
+        if line.name not in self._split or line.stream == logfiles.STDERR:
+            self._split[line.name] = len(logfiles.of_process(self._directory, line.name)) > 1
+        return self._split[line.name]
+
+    def _utc(self, time_ns: int) -> str:
+        """ISO 8601 in UTC, with milliseconds, as in the JSON of a process's own files."""
+        second, rest = divmod(time_ns, 10**9)
+        if second != self._second:
+            self._second, self._parts = second, (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), "Z")
+        return f"{self._parts[0]}.{rest // 1_000_000:03d}{self._parts[1]}"
 
     def _time(self, time_ns: int) -> str:
         """ISO 8601, local, with milliseconds and the offset from UTC."""
         second, rest = divmod(time_ns, 10**9)
         if second != self._second:
-            try:
-                local = time.localtime(second)
-            except (OverflowError, ValueError, OSError):
-                local = time.gmtime(0)
+            local = time.localtime(second)
             zone = time.strftime("%z", local)
             self._second = second
             self._parts = time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{zone[:3]}:{zone[3:]}"

@@ -34,14 +34,14 @@ class LogChoice:
     `wants` tells of any further name whether it would be meant too. Without patterns every process is meant.
     """
 
-    __slots__ = ("_config", "_groups", "_patterns", "exact", "missing", "names")
+    __slots__ = ("_but", "_config", "_groups", "_patterns", "exact", "missing", "names")
 
     names: list[str]
     missing: list[str]
     exact: bool
 
-    def __init__(self, places: Places, patterns: Iterable[str], known: Iterable[str]) -> None:
-        self._config = os.fspath(places.config)
+    def __init__(self, places: Places, patterns: Iterable[str], known: Iterable[str], but: str) -> None:
+        self._config, self._but = os.fspath(places.config), but
         self._patterns, self._groups = list(patterns), set[str]()
         known = sorted(known)
         found: set[str] = set()
@@ -57,11 +57,11 @@ class LogChoice:
             if not meant:
                 self.missing.append(pattern)
             found |= meant
-        self.names = known if not self._patterns else sorted(found)
+        self.names = [name for name in (sorted(found) if self._patterns else known) if name != but]
 
     def wants(self, name: str) -> bool:
         """Whether the process `name` is meant."""
-        return is_meant(name, self._patterns) or self._is_grouped(name, self._groups)
+        return name != self._but and (is_meant(name, self._patterns) or self._is_grouped(name, self._groups))
 
     def _is_grouped(self, name: str, groups: Iterable[str]) -> bool:
         if not groups:
@@ -109,11 +109,17 @@ def logs_directory(places: Places, *, state: Path | None = None) -> str:
 
 
 def choose_logs(
-    places: Places, patterns: Iterable[str] = (), *, state: Path | None = None, logs: Path | None = None
+    places: Places,
+    patterns: Iterable[str] = (),
+    *,
+    but: str = "",
+    state: Path | None = None,
+    logs: Path | None = None,
 ) -> LogChoice:
     """The processes that the patterns mean, of all that are defined, reported, or have a log, removed ones included.
 
-    A pattern is a name, the name that replicas share, a glob, or, where it is none of these, a group.
+    A pattern is a name, the name that replicas share, a glob, or, where it is none of these, a group. `but` is a
+    process that is not meant in any case.
 
     :raises CannotAccess: when a directory may not be read.
     """
@@ -128,7 +134,7 @@ def choose_logs(
         raise ctllib._refused("read the logs", directory, error) from error
     replicated = {shared_name(name) for name in known}
     known.update(name for name in ctllib._file_names(os.fspath(places.config)) if name not in replicated)
-    return LogChoice(places, patterns, (name for name in known if problem_with_name(name) is None))
+    return LogChoice(places, patterns, (name for name in known if problem_with_name(name) is None), but)
 
 
 def read_logs(
