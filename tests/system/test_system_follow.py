@@ -12,7 +12,8 @@ import pytest
 from desk import Desk
 
 from ncolony.system.follow import Follower
-from ncolony.system.own_log import LONGEST_LINE, OwnLog, escaped
+from ncolony.system.lines import LONGEST_LINE, escaped
+from ncolony.system.own_log import OwnLog
 
 
 class Scribe:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import stat
 from collections.abc import Iterator
 from typing import IO, Annotated, Any
@@ -14,21 +13,13 @@ import msgspec
 from twisted.logger import Logger, globalLogPublisher
 
 from ..keeper.kernel import MOST_BYTES
+from .lines import LONGEST_LINE, escaped, whole_characters
 
 _output = Logger(namespace="ncolony.output")
-# A longer line is cut into pieces of this size, each marked.
-LONGEST_LINE = 1 << 16
-# Shown escaped: everything below space but the tab, DEL, and the C1 controls that terminals act on.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 # More than a piece can become in the log: every byte escaped, and 300 bytes around each line.
 _LONGEST_TAIL = 64 << 20
 _LONGEST_RECORD = 1 << 20
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=MOST_BYTES)]
-
-
-def escaped(line: str) -> str:
-    """The line as it can be shown: control characters as \\x1b and the like."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
 
 
 def say(name: str, line: bytes, whole: bool) -> None:
@@ -70,20 +61,10 @@ def lines_of(data: bytes, finished: bool) -> tuple[list[tuple[bytes, bool]], int
         lines.append((rest, True))
         taken = len(data)
     elif len(rest) >= LONGEST_LINE:
-        part = _whole_characters(rest)
+        part = whole_characters(rest)
         lines.append((part, False))
         taken += len(part)
     return lines, taken
-
-
-def _whole_characters(piece: bytes) -> bytes:
-    """The piece without the beginning of a UTF-8 character at its end."""
-    for back in range(1, 4):
-        first = piece[-back]
-        if first >= 0xC0:
-            length = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
-            return piece if length <= back else piece[:-back]
-    return piece
 
 
 def cut_torn_record(note: str) -> None:
