@@ -33,6 +33,7 @@ from .model.message import Answer, Message
 from .model.names import is_ignored, printable, problem_with_name
 from .model.status import LastExit, Status
 from .system import launch, upgrade
+from .system.attic import Attic
 from .system.files import Directory, Entry, sweep, write_whole
 from .system.follow import Follower
 from .system.hands import Hands, Identities
@@ -43,6 +44,7 @@ from .system.orphans import Orphans, kill
 from .system.own_log import OwnLog, cut_torn_record, say
 from .system.places import UnsafeState, make_private
 from .system.records import Records
+from .system.sinks import Plan, plan
 from .system.wake import Names, Watcher
 
 _log = Logger(namespace="ncolony")
@@ -56,6 +58,8 @@ _ASK_S = 1.0
 _KEEPER_WAIT_S = 10.0
 # The goal of a message that asks for our end.
 _SHUTDOWN = "shutdown"
+# What a process's output is in trouble with when some of it was dropped.
+_DROPPED = "dropped"
 _LIVE = (State.STARTING, State.RUNNING, State.STOPPING)
 
 
@@ -79,8 +83,8 @@ class Known:
     """What the supervisor knows of one name."""
 
     __slots__ = (
-        "applied", "definition", "holding", "identity", "last_exit", "pid", "problem", "process", "started", "timed",
-        "trouble",
+        "applied", "definition", "dropped", "holding", "identity", "last_exit", "pid", "problem", "process", "started",
+        "timed", "troubles",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -93,7 +97,8 @@ class Known:
         self.started: float | None = None  # wall clock
         self.last_exit: LastExit | None = None
         self.timed: float | None = None  # the deadline that is in the heap
-        self.trouble = ""  # with its log
+        self.troubles: dict[str, str] = {}  # with its output, by what is concerned
+        self.dropped = 0  # bytes of its output, since it was started
         self.holding: tuple[str, ...] = ()  # what a stop waits for
 
 
@@ -132,6 +137,7 @@ class Supervisor(Service):
         self._trial: tuple[str | None, int] | None = None  # the message that asks for an upgrade, the pid that shows it
         self._signals: dict[str, tuple[str, int, messages.Signal]] = {}  # message -> instance, signal, not yet sent
         self._left = False  # the keeper has said that it leaves
+        self._told: list[dict[str, Any]] = []  # output that a keeper told of before it said what it holds
         self._shutdowns: set[str] = set()  # the messages that asked for our end
         self._unfinished: list[tuple[str, Answer]] = []
 
@@ -219,7 +225,11 @@ class Supervisor(Service):
         self._inbox = Inbox(reactor, settings.messages, settings.state, self._act, self._problem)
         self._requests = Requests(self._inbox.answer, self._records.write)
         own_log = OwnLog(f"{settings.state}/forwarding")
-        self._follower = Follower(reactor, self._logs, f"{settings.state}/forwarded", own_log, say, self._forwarded)
+        self._attic = Attic(self._logs, settings.log_budget, self._is_log_wanted, self._log_removed)
+        self._follower = Follower(
+            reactor, self._logs, f"{settings.state}/forwarded", own_log, say, self._forwarded,
+            self._file_trouble, self._lost_output, self._output_left,
+        )  # fmt: skip
         self._follower.finish()
         self._chronicle = Chronicle(settings.state, self._logs, self._problem)
         fifos = self._handover.fifos if self._handover else {}
@@ -255,7 +265,7 @@ class Supervisor(Service):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             on(number, self.quit)
         on(signal.SIGHUP, self._scan)
-        on(signal.SIGUSR1, lambda: self._hands.order({"do": "reopen"}))
+        on(signal.SIGUSR1, self._reopen_logs)
         on(signal.SIGCHLD, self._orphans.reap)
         on(signal.SIGUSR2, self.upgrade)
         upgrade.hear_signals()
@@ -323,7 +333,8 @@ class Supervisor(Service):
             policy = known.process.policy  # type: ignore[union-attr]
             memo = [definition.generation, definition.digest, msgspec.to_builtins(policy)]
             order |= {"name": name, "number": number, "memo": memo, "cgroup": self._settings.cgroup}
-            order |= _while_running(definition, policy)
+            log = plan(name, definition.config.log, order["cwd"], order["uid"], order["gid"])
+            order |= _while_running(definition, policy) | {"follow": msgspec.to_builtins(log)}
             self._instances[identity] = (name, number)
             self._hands.start(identity, order)
         except launch.Impossible as impossible:
@@ -581,6 +592,7 @@ class Supervisor(Service):
             if known.definition is not None and known.identity is not None:
                 settings = _while_running(known.definition, found.policy if found else known.process.policy)
                 self._hands.order({"do": "log", "name": name, "id": known.identity, **settings})
+                self._follower.resize(name, known.definition.config.log)
             self._events.append((name, event))
 
     def _first(self, name: str, known: Known, found: Applied) -> Process:
@@ -644,8 +656,13 @@ class Supervisor(Service):
 
     def _on_welcome(self, message: dict[str, Any]) -> None:
         """Agree with the keeper about what runs."""
+        told, self._told = self._told, []
         if self._hands.replace_keeper(message):
             return  # it comes again, in our version
+        for one in message["held"]:
+            self._follow(one["name"], one)
+        for output in told:
+            self._take_output(output)
         self._problem("keeper", self._hands.problem)
         self._orphans.reap()
         held = sorted(message["held"], key=lambda one: (one["name"], one["number"]))
@@ -682,8 +699,12 @@ class Supervisor(Service):
         if not self._quitting:
             self._apply_all()
         self._events += told
+        for name in self._follower.names() - self._known.keys():
+            self._follower.forget(name)
         with contextlib.suppress(OSError):
             self._chronicle.history.prune(self._known)
+        if self._settings.config not in self._problems:
+            self._attic.look()
         for name in [name for name in self._earlier if name not in self._known]:
             del self._earlier[name]
             self._records.changed(name)
@@ -829,6 +850,10 @@ class Supervisor(Service):
         if known is None or known.identity != message["id"]:
             return
         reach("started.told")
+        if "follow" in message:
+            known.dropped = 0
+            known.troubles.pop(_DROPPED, None)
+            self._follow(name, message)
         self._hands.meet(message["id"], message["pid"], message.get("began"), old=False)
         known.pid = message["pid"]
         self._by_pid[message["pid"]] = name
@@ -903,7 +928,8 @@ class Supervisor(Service):
             signal=last.signal, core=last.core, oom=last.oom, cpu=last.cpu, rss_kb=last.rss_kb, text=last.text,
             reason=known.process.reason if stopped and known.process else "",
         )  # fmt: skip
-        self._chronicle.note(name, record, about.get("since", 0) if ran else None, again)
+        since = {"since": 0} | {key: about[key] for key in ("since", "since_stderr") if key in about}
+        self._chronicle.note(name, record, since if ran else None, again)
 
     def _record_exits(self, last: bool = False) -> None:
         """Write down how instances ended; only then, or at our own end, may the keeper forget them."""
@@ -920,23 +946,70 @@ class Supervisor(Service):
         self._hands.flush()
 
     def _on_trouble(self, message: dict[str, Any]) -> None:
-        known = self._known.get(message["name"])
-        if known is not None and known.trouble != message["why"]:
-            known.trouble = message["why"]
-            healed = f"its output is written again; {message['dropped']} bytes of it were dropped"
-            _log.error("{name}: {why}", name=message["name"], why=message["why"] or healed)
-            self._records.changed(message["name"])
+        healed = f"its output is written again; {message['dropped']} bytes of it were dropped"
+        self._trouble(message["name"], message["name"], message["why"], healed)
+
+    def _trouble(self, key: str, what: str, why: str, healed: str) -> None:
+        """Show what is wrong with a stream of output, or with what it goes to, as long as it is."""
+        name = key.partition("/")[0]
+        known = self._known.get(name)
+        if known is not None and known.troubles.get(what, "") != why:
+            known.troubles[what] = why
+            if not why:
+                del known.troubles[what]
+            _log.error("{name}: {why}", name=name, why=why or healed)
+            self._records.changed(name)
 
     # output
 
-    def _on_output(self, message: dict[str, Any]) -> None:
-        self._follower.output(message["name"], message["from"], message["to"], message["last"])
-        if message["name"] not in self._known:
-            self._follower.forget(message["name"])  # once that is forwarded
+    def _follow(self, name: str, about: dict[str, Any]) -> None:
+        """Treat the output of an instance as its definition asked for when it was started."""
+        if about.get("follow"):  # a keeper of an earlier version does not know
+            self._follower.follow(name, msgspec.convert(about["follow"], Plan), about)
 
-    def _forwarded(self, name: str, offset: int) -> None:
-        self._hands.order({"do": "read", "name": name, "to": offset})
+    def _on_output(self, message: dict[str, Any]) -> None:
+        if self._hands.agreed:
+            self._take_output(message)
+        else:
+            self._told.append(message)
+
+    def _take_output(self, message: dict[str, Any]) -> None:
+        self._follower.output(message["name"], message["from"], message["to"], message["last"])
+        name = message["name"].partition("/")[0]
+        if name not in self._known:
+            self._follower.forget(name)  # once that is forwarded
+
+    def _forwarded(self, key: str, offset: int) -> None:
+        self._hands.order({"do": "read", "name": key, "to": offset})
         self._hands.flush()
+
+    def _file_trouble(self, key: str, why: str) -> None:
+        self._trouble(key, f"{key} file", why, "its file is written again")
+
+    def _lost_output(self, key: str, count: int) -> None:
+        """Output was removed before it was forwarded."""
+        name = key.partition("/")[0]
+        _log.warn("{name}: {count} bytes of its output were dropped", name=name, count=count)
+        if (known := self._known.get(name)) is not None:
+            known.dropped += count
+            known.troubles[_DROPPED] = f"{known.dropped} bytes of its output were dropped"
+            self._records.changed(name)
+
+    def _output_left(self, name: str) -> None:
+        """All output of a process that was removed is where it was to go; its last lines are noted after this turn."""
+        self._reactor.callLater(0, self._guarded, self._attic.add, name)
+
+    def _is_log_wanted(self, name: str) -> bool:
+        return name in self._known or self._follower.holds(name)
+
+    def _log_removed(self, name: str) -> None:
+        """The log of a process that was removed went for want of room."""
+        _log.info("{name}: its log was removed", name=name)
+        self._follower.forget_offsets(name)
+
+    def _reopen_logs(self) -> None:
+        self._hands.order({"do": "reopen"})
+        self._follower.reopen()
 
     # requests
 
@@ -1064,7 +1137,7 @@ class Supervisor(Service):
         process, applied, definition = known.process, known.applied, known.definition
         shown = name if problem_with_name(name) is None else printable(name)
         wall, now = time.time(), self._reactor.seconds()
-        notes = ((known.trouble,) if known.trouble else ()) + self._records.trouble(name)
+        notes = (*known.troubles.values(), *self._records.trouble(name))
         if process is None:
             return Status(
                 name=shown, state="FATAL", wanted="up", pid=None, instance=0, since=wall, started=None, restarts=0,
@@ -1273,8 +1346,17 @@ def _memory(status: Status) -> Memory:
 
 def _while_running(definition: Definition, policy: Policy) -> dict[str, Any]:
     """What the keeper must know of an instance while it runs: its log, and how to stop it without a supervisor."""
+    log = definition.config.log
+    has_file = log.stdout is not None or isinstance(log.stderr, str)
     return {
-        "log": msgspec.structs.asdict(definition.config.log),
+        "log": {
+            # To be told of output, whatever for.
+            "forward": log.forward or has_file or log.compress,
+            "max_bytes": log.most_bytes,
+            "keep": log.keep,
+            "overflow": log.overflow,
+            "split": log.is_split,
+        },
         "stop": [[int(number), seconds] for number, seconds in policy.stop],
         "scope": policy.scope,
     }

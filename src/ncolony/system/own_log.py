@@ -28,11 +28,16 @@ def escaped(line: str) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
 
 
-def say(name: str, line: bytes, whole: bool) -> None:
-    """Log one line of a process's output; a piece of a longer one when it is not `whole`."""
+def say(name: str, line: bytes, whole: bool, stream: str = "") -> None:
+    """Log one line of a process's output; a piece of a longer one when it is not `whole`.
+
+    `stream`: "stdout" or "stderr", where the two are kept apart.
+    """
     text = line.decode("utf-8", "backslashreplace")
     shown = escaped(text)
-    more = {} if whole else {"partial": True}
+    more: dict[str, Any] = {} if whole else {"partial": True}
+    if stream:
+        more["stream"] = stream
     if shown == text:
         _output.info("[{tag}] {line}" if whole else "[{tag}] {line} …", tag=name, line=text, **more)
     else:
@@ -41,7 +46,7 @@ def say(name: str, line: bytes, whole: bool) -> None:
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """What is about to be said: bytes `start` to `end` of a process's log, and where our own log ended before.
+    """What is about to be said: bytes `start` to `end` of a stream, and where our own log ended before.
 
     `partial`: its last line goes on beyond it.
     """
@@ -153,9 +158,9 @@ class OwnLog:
         lines = [(line, True) for line in whole]
         if rest:
             lines.append((rest, not piece.partial))
-        count = 0
+        count, name = 0, piece.name.partition("/")[0]
         for record in self._records_since(piece):
-            if count < len(lines) and self._is(record, piece.name, *lines[count]):
+            if count < len(lines) and self._is(record, name, *lines[count]):
                 count += 1
         return len(data) if count == len(lines) else sum(len(line) + 1 for line, _ in lines[:count])
 
