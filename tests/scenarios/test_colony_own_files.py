@@ -373,3 +373,90 @@ def test_one_file_for_two(colony: Colony) -> None:
         expected = [f"{name} {number}" for number in range(1, 5001)]
         assert [line for line in lines if line.startswith(name)] == expected
     assert len(lines) == 10_000
+
+
+def test_dropped_rather_than_waited_for(colony: Colony) -> None:
+    """With `"overflow": "drop"` a process never waits for the forwarder, and what it printed in vain is counted."""
+    for name in ("web", "waits"):
+        os.mkfifo(colony.root / f"{name}-gate")
+        overflow = {"overflow": "drop"} if name == "web" else {}
+        printing = colony.payload(name, "lines", 50_000)
+        colony.put(name, {
+            "args": ["/bin/sh", "-c", f'read x < {colony.root}/{name}-gate; exec "$@"', "sh", *printing],
+            "log": {"max_bytes": "4K", "keep": 1, **overflow},
+        })  # fmt: skip
+    colony.start()
+    for name in ("web", "waits"):
+        colony.wait_until_running(name)
+    assert colony.process
+    os.kill(colony.process.pid, signal.SIGSTOP)
+    try:
+        for name in ("web", "waits"):
+            (colony.root / f"{name}-gate").write_text("go\n")
+        colony.wait_for_notes("web", beginning="printed")
+        assert not colony.notes("waits", "printed")
+    finally:
+        os.kill(colony.process.pid, signal.SIGCONT)
+    colony.wait_for_notes("waits", beginning="printed")
+    expected = [f"line {number}" for number in range(1, 50_001)]
+    for name in ("web", "waits"):
+        colony.wait_for(lambda name=name: expected[-1] in colony.lines(name), "the last line is logged")  # type: ignore[misc]
+    assert colony.lines("waits") == expected
+    logged = sum(len(line) + 1 for line in colony.lines("web"))
+    dropped = sum(len(line) + 1 for line in expected) - logged
+    assert dropped > 0
+    colony.wait_for(lambda: f"{dropped} bytes of its output were dropped" in warnings(colony, "web"), "it is told")
+    assert not warnings(colony, "waits")
+    assert re.search(r"web: \d+ bytes of its output were dropped", colony.log())
+
+
+def test_kept_files_are_compressed(colony: Colony) -> None:
+    """With `compress` what was set aside in logs/ becomes smaller, holds what it held, and is thrown away as ever."""
+    log = {"compress": True, "max_bytes": 20_000, "keep": 5}
+    colony.put("all", {"args": colony.payload("all", "lines", 10_000), "log": {**log, "keep": 1000}})
+    colony.put("some", {"args": colony.payload("some", "lines", 30_000), "log": {**log, "forward": False}})
+    colony.start()
+    for name, last in (("all", b"line 10000\n"), ("some", b"line 30000\n")):
+        directory = colony.logs / name
+        colony.wait_for(lambda name=name, last=last: colony.output(name).endswith(last), "all is there")  # type: ignore[misc]
+        colony.wait_for(lambda directory=directory: not list(directory.glob("*.log")), "all is compressed")  # type: ignore[misc]
+    lines = colony.output("all").decode().splitlines()
+    assert lines == [f"line {number}" for number in range(1, 10_001)]
+    lines = colony.output("some").decode().splitlines()
+    assert lines == [f"line {number}" for number in range(30_001 - len(lines), 30_001)]
+    assert len(list((colony.logs / "some").glob("*.log.gz"))) == 5
+    assert not list(colony.logs.glob("*/*.new"))
+    for name in ("all", "some"):
+        starts = {path.name.partition(".")[0] for path in (colony.logs / name).glob("*.log.gz")}
+        assert {path.stem for path in (colony.logs / name).glob("[0-9]*.index")} == starts
+
+
+def test_logs_of_removed_processes(colony: Colony) -> None:
+    """Logs of processes that were removed stay within a quarter of the budget, the newest of them."""
+    names = [f"p{number}" for number in range(6)]
+    for name in names:
+        colony.put(name, {"args": colony.payload(name, "lines", 5_000), "restart": "never", "log": {"stderr": True}})
+    (colony.logs / "mine").mkdir(parents=True)
+    (colony.logs / "mine" / "notes.txt").write_text("x" * 100_000)
+    colony.start("--log-budget", "600K")
+    for name in names:
+        colony.wait_for(lambda name=name: "line 5000" in colony.lines(name), f"{name} is logged")  # type: ignore[misc]
+    sizes = {name: len(colony.output(name)) for name in names}
+    for name in names[:4]:
+        colony.remove(name)
+        colony.wait_until_forgotten(name)
+    fits = 600 * 1024 // 4 // sizes["p0"]
+    assert 0 < fits < 4
+    kept = set(names[4 - fits :])
+    colony.wait_for(lambda: {path.name for path in colony.logs.iterdir()} == {*kept, "mine"}, "the oldest are gone")
+    commits = {path.name for path in (colony.state / "forwarded").iterdir() if not path.name.startswith(".w")}
+    assert commits == kept
+    # The same is so for what was removed while there was no supervisor.
+    colony.kill()
+    for name in names[4:]:
+        colony.remove(name)
+    colony.start("--log-budget", "600K")
+    colony.wait_until_forgotten("p4")
+    colony.wait_until_forgotten("p5")
+    colony.wait_for(lambda: len(list(colony.logs.iterdir())) == fits + 1, "there is room for as many as before")
+    assert (colony.logs / "mine" / "notes.txt").exists()

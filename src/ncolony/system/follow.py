@@ -256,7 +256,7 @@ class Follower:
 
     def _add(self, stream: _Stream, way: str, offset: int, sink: _ToLog | FileSink, is_new: bool = True) -> None:
         stream.readers[way] = _Reader(stream, way, offset, sink)
-        if is_new:
+        if is_new and way == _LOG:
             self._write_commit(stream.key, way, offset)
 
     def _file_sink(self, stream: _Stream, target: Target) -> FileSink:
@@ -309,7 +309,7 @@ class Follower:
         for reader in stream.readers.values():
             if is_new and self._is_anew(key, reader.offset, end):
                 reader.offset = start
-                self._write_commit(key, reader.way, start)
+                self._write_commit(key, reader.way, start, reader.sink)
         if is_new or last:
             stream.cuts = self._cuts(key, min((one.offset for one in stream.readers.values()), default=end))
         # What is told may be older than what was found in the files: only ever forward.
@@ -606,7 +606,7 @@ class Follower:
     def _commit(self, reader: _Reader, moved: bool) -> None:
         """On disk first: should we die now, the next supervisor goes on here. Then the keeper may tell of more."""
         if moved:
-            self._write_commit(reader.stream.key, reader.way, reader.offset)
+            self._write_commit(reader.stream.key, reader.way, reader.offset, reader.sink)
             reach("forward.committed" if reader.way == _LOG else "file.committed")
         self._answer(reader.stream)
 
@@ -624,14 +624,20 @@ class Follower:
         offsets: Iterator[int] = (reader.offset for reader in stream.readers.values() if not reader.trouble)
         return min(offsets, default=stream.end)
 
-    def _write_commit(self, key: str, way: str, offset: int | None) -> None:
+    def _write_commit(self, key: str, way: str, offset: int | None, sink: _ToLog | FileSink | None = None) -> None:
         """`offset` None: this way is not gone."""
+        create = os.O_CREAT if way == _LOG else 0  # what it says of a file is more than an offset
+        try:
+            descriptor = os.open(self._place(key, way), os.O_WRONLY | create, 0o600)
+        except FileNotFoundError:
+            if isinstance(sink, FileSink) and offset is not None:
+                self._write_target(key, offset, sink.target)
+            return
+        except OSError:
+            return
         with contextlib.suppress(OSError):
-            descriptor = os.open(self._place(key, way), os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                os.pwrite(descriptor, _NOWHERE if offset is None else b"%020d" % offset, 0)
-            finally:
-                os.close(descriptor)
+            os.pwrite(descriptor, _NOWHERE if offset is None else b"%020d" % offset, 0)
+        os.close(descriptor)
 
 
 def _open_log(path: str) -> int:
