@@ -45,7 +45,7 @@ class Compressor:
             self._add(lambda: self._do_log(directory))
 
     def add_rotated(self, path: str, keep: int) -> None:
-        """Compress path.1 to path.`keep`."""
+        """Compress path.1 to path.`keep`, and remove what an earlier supervisor left half made of them."""
         with self._lock:
             known, self._rotated[path] = path in self._rotated, keep
         if not known:
@@ -74,7 +74,7 @@ class Compressor:
         while True:
             self._wake.acquire()
             job = self._jobs.popleft()
-            # A full disk, or somebody else's hand in it: the files stay as they are, until the next time.
+            # A full disk, a directory that was removed: the files stay as they are, until the next time.
             with contextlib.suppress(OSError):
                 job()
 
@@ -84,7 +84,8 @@ class Compressor:
         for start, size in older(directory):
             path = f"{directory}/{start:020d}.log"
             if start + size <= upto and os.path.exists(path):
-                compress(path)
+                with contextlib.suppress(OSError):
+                    compress(path)
 
     def _do_rotated(self, path: str) -> None:
         with self._lock:
@@ -92,8 +93,14 @@ class Compressor:
         try:
             place, base = os.path.split(path)
             for name in os.listdir(place):
-                if _is_rotated(name, base, keep):
-                    compress(f"{place}/{name}")
+                if not _is_rotated(name.removesuffix(_HALF_MADE), base, keep):
+                    continue
+                # One that cannot be done is no reason to leave the others.
+                with contextlib.suppress(OSError):
+                    if name.endswith(_HALF_MADE):
+                        os.unlink(f"{place}/{name}")
+                    else:
+                        compress(f"{place}/{name}")
         finally:
             with self._lock:
                 self._at = ""

@@ -151,6 +151,9 @@ class Follower:
             self._write_commit(note.key, _FILE, note.end)
         sweep(self._commits)
         self._compressor.sweep()
+        for key in self._on_disk():
+            if (target := self._target(key)) is not None and target.compress:
+                self._compressor.add_rotated(target.path, target.keep)
 
     def offsets(self) -> dict[str, int]:
         """What every stream was forwarded to, for a keeper that does not know."""
@@ -607,7 +610,10 @@ class Follower:
         """On disk first: should we die now, the next supervisor goes on here. Then the keeper may tell of more."""
         if moved:
             self._write_commit(reader.stream.key, reader.way, reader.offset, reader.sink)
-            reach("forward.committed" if reader.way == _LOG else "file.committed")
+            if reader.way == _LOG:
+                reach("forward.committed")
+            else:
+                reach("file.committed")
         self._answer(reader.stream)
 
     def _answer(self, stream: _Stream) -> None:

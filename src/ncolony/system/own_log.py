@@ -65,17 +65,22 @@ def lines_of(data: bytes, finished: bool) -> tuple[list[tuple[bytes, bool]], int
 
     `finished`: nothing is added to the last line any more.
     """
-    *whole, rest = data.split(b"\n")
+    taken, goes_on = whole_part(data, finished)
+    *whole, rest = data[:taken].split(b"\n")
     lines = [(line, True) for line in whole]
-    taken = len(data) - len(rest)
-    if finished and rest:
-        lines.append((rest, True))
-        taken = len(data)
-    elif len(rest) >= LONGEST_LINE:
-        part = _whole_characters(rest)
-        lines.append((part, False))
-        taken += len(part)
+    if rest:
+        lines.append((rest, not goes_on))
     return lines, taken
+
+
+def whole_part(data: bytes, finished: bool) -> tuple[int, bool]:
+    """How many of these bytes can be said by now, and whether the last line goes on beyond them. As in `lines_of`."""
+    if finished:
+        return len(data), False
+    end = data.rfind(b"\n") + 1
+    if len(data) - end >= LONGEST_LINE:
+        return end + len(_whole_characters(data[end:])), True
+    return end, False
 
 
 def _whole_characters(piece: bytes) -> bytes:

@@ -12,14 +12,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 from ..keeper.kernel import reach
 from ..model.config import LogConfig
 from .compress import Compressor
-from .own_log import lines_of
+from .own_log import lines_of, whole_part
 from .times import Times, in_words
 
 _MAX_BYTES, _KEEP = 10 << 20, 3
@@ -27,6 +26,19 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY |
 _OPEN_AT_MOST = 32
 # These mean another file to every process; what they mean to us is not what the user thinks of.
 _NOT_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/")
+
+
+_encoder = msgspec.json.Encoder()
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """A line in JSON. `partial`: it goes on in the next one."""
+
+    time: str
+    name: str
+    stream: str | None
+    line: str
+    partial: bool = False
 
 
 class Unwritable(Exception):
@@ -336,24 +348,25 @@ class FileSink:
 
     def _as_json(self, offset: int, data: bytes, finished: bool, times: Times) -> tuple[bytes, int, bool]:
         lines, taken = lines_of(data, finished)
-        said, at = [], offset
+        said, at, entries = [], offset, iter(times.entries)
+        until, ns = next(entries)
+        shown = in_words(ns)
         for line, whole in lines:
-            at += len(line) + 1
-            record: dict[str, Any] = {
-                "time": in_words(times.of(min(at, offset + taken))),
-                "name": self.target.name,
-                "stream": self.target.stream,
-                "line": line.decode("utf-8", "backslashreplace"),
-            }
-            said.append(msgspec.json.encode(record if whole else record | {"partial": True}) + b"\n")
-        return b"".join(said), taken, False
+            at = min(at + len(line) + 1, offset + taken)
+            while until < at and (following := next(entries, None)) is not None:
+                until, ns = following
+                shown = in_words(ns)
+            record = _Line(shown, self.target.name, self.target.stream, line.decode("utf-8", "backslashreplace"))
+            said.append(_encoder.encode(record if whole else msgspec.structs.replace(record, partial=True)))
+        return b"".join([part for record in said for part in (record, b"\n")]), taken, False
 
     def _with_times(self, offset: int, data: bytes, finished: bool, times: Times) -> tuple[bytes, int, bool]:
-        lines, taken = lines_of(data, finished)
-        if not lines:
+        taken, unfinished = whole_part(data, finished)
+        if not taken:
             return b"", 0, bool(self._in_line)
-        unfinished = not lines[-1][1]
-        body = data[:taken] if data[:taken].endswith(b"\n") or unfinished else data[:taken] + b"\n"
+        body = data[:taken]
+        if not (unfinished or body.endswith(b"\n")):
+            body += b"\n"
         parts, at = [], 0
         # Lines that were printed at the same time are done at once: that is what makes it fast.
         for until, ns in (*times.entries, (offset + len(body), times.entries[-1][1])):

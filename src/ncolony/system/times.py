@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from bisect import bisect_left
@@ -26,6 +27,7 @@ class Times:
         return self.entries[min(at, len(self.entries) - 1)][1]
 
 
+@functools.lru_cache(maxsize=16)
 def in_words(ns: int) -> str:
     """ISO 8601 in UTC, to the millisecond: 2026-11-22T18:17:24.000Z."""
     seconds, rest = divmod(ns, 1_000_000_000)
