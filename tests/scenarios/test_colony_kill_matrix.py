@@ -177,6 +177,8 @@ class Scene:
         period = 0.02 if name == "steady" else 0
         args = [sys.executable, "-I", "-S", str(WITNESS), str(self.colony.notes_directory), name, str(self.count)]
         config: dict[str, Any] = {"args": [*args, str(period)], "log": {"max_bytes": 4096, "keep": 1000}}
+        if not self.quiet:
+            config["log"]["stderr"] = True  # a second pipe, and a second log, of which nothing must be left over either
         if self.point.startswith(OWN_FILES):
             config["log"] |= {"stdout": str(self.own / name), "compress": self.point.startswith("compress.")}
         if name != "steady":

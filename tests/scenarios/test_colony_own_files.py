@@ -188,6 +188,26 @@ def test_rotated_files_are_bounded(colony: Colony) -> None:
     assert numbers == list(range(numbers[0], 10_001))
 
 
+def test_new_sizes_for_what_runs(colony: Colony) -> None:
+    """Another `max_bytes` or `keep` is in force at once for a file of its own, without a restart, and for ever."""
+    path = colony.root / "web.log"
+    args = colony.payload("web", "tick", 0.005)
+    colony.put("web", {"args": args, "log": {"stdout": str(path), "max_bytes": "1M"}})
+    colony.start()
+    pid = colony.wait_until_running("web")
+    colony.wait_for(lambda: len(text(path)) > 500, "some lines are written")
+    assert not (colony.root / "web.log.1").exists()
+    colony.put("web", {"args": args, "log": {"stdout": str(path), "max_bytes": 4096, "keep": 1}})
+    colony.wait_for((colony.root / "web.log.1").exists, "it is rotated")
+    colony.kill()
+    colony.start()
+    inode = (colony.root / "web.log.1").stat().st_ino
+    colony.wait_for(lambda: (colony.root / "web.log.1").stat().st_ino != inode, "it is rotated again")
+    assert (colony.root / "web.log.1").stat().st_size < 4096 + 100
+    assert not (colony.root / "web.log.2").exists()
+    assert colony.wait_until_running("web", instance=1) == pid
+
+
 def test_reopened_at_a_signal(colony: Colony) -> None:
     """A file that was moved away is written on until SIGUSR1; then there is a new one, and no line is lost."""
     path = colony.root / "web.log"
