@@ -589,11 +589,15 @@ class Supervisor(Service):
         event = change(known.applied, found)
         known.applied = found
         if event is not None:
-            if known.definition is not None and known.identity is not None:
-                settings = _while_running(known.definition, found.policy if found else known.process.policy)
-                self._hands.order({"do": "log", "name": name, "id": known.identity, **settings})
-                self._follower.resize(name, known.definition.config.log)
+            self._tell_settings(name, known, found.policy if found else known.process.policy)
             self._events.append((name, event))
+
+    def _tell_settings(self, name: str, known: Known, policy: Policy) -> None:
+        """Have what is live of the `log` and `stop` keys in force for the instance that runs."""
+        if known.definition is not None and known.identity is not None:
+            settings = _while_running(known.definition, policy)
+            self._hands.order({"do": "log", "name": name, "id": known.identity, **settings})
+            self._follower.resize(name, known.definition.config.log)
 
     def _first(self, name: str, known: Known, found: Applied) -> Process:
         """A process that this supervisor sees for the first time and that has no instance."""
@@ -660,7 +664,7 @@ class Supervisor(Service):
         if self._hands.replace_keeper(message):
             return  # it comes again, in our version
         for one in message["held"]:
-            self._follow(one["name"], one)
+            self._follow(one["name"], one, is_new=False)
         for output in told:
             self._take_output(output)
         self._problem("keeper", self._hands.problem)
@@ -778,6 +782,11 @@ class Supervisor(Service):
             self._hands.meet(identity, one["pid"], one.get("began"), old=True)
         if known.identity == identity and one["alive"]:
             self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
+            generation, digest, _ = one["memo"]
+            applied = known.applied
+            if applied is not None and applied.generation == generation and applied.digest != digest:
+                # Live keys have changed since it was started, which a keeper that was started later does not know.
+                self._tell_settings(name, known, applied.policy)
         if ended is not None:
             self._on_exited({**one, "again": True})
         if known.identity == identity and not self._was_handed(name, number):
@@ -962,10 +971,10 @@ class Supervisor(Service):
 
     # output
 
-    def _follow(self, name: str, about: dict[str, Any]) -> None:
+    def _follow(self, name: str, about: dict[str, Any], is_new: bool = True) -> None:
         """Treat the output of an instance as its definition asked for when it was started."""
         if about.get("follow"):  # a keeper of an earlier version does not know
-            self._follower.follow(name, msgspec.convert(about["follow"], Plan), about)
+            self._follower.follow(name, msgspec.convert(about["follow"], Plan), about, is_new)
 
     def _on_output(self, message: dict[str, Any]) -> None:
         if self._hands.agreed:

@@ -205,6 +205,13 @@ def test_new_sizes_for_what_runs(colony: Colony) -> None:
     colony.wait_for(lambda: (colony.root / "web.log.1").stat().st_ino != inode, "it is rotated again")
     assert (colony.root / "web.log.1").stat().st_size < 4096 + 100
     assert not (colony.root / "web.log.2").exists()
+    # What is kept in logs/ is of the new size too, and stays so with another keeper.
+    keeper = colony.wait_for(colony.keeper_pid, "there is a keeper")
+    os.kill(keeper, signal.SIGKILL)
+    colony.wait_for(lambda: colony.keeper_pid() not in (None, keeper), "there is another keeper")
+    begun = max(colony.logs.glob("web/*.log"))
+    colony.wait_for(lambda: begun not in (kept := sorted(colony.logs.glob("web/*.log"))) and kept, "it is rotated")
+    assert max(path.stat().st_size for path in colony.logs.glob("web/*.log")) < 4096 + 100
     assert colony.wait_until_running("web", instance=1) == pid
 
 

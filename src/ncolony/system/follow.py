@@ -198,12 +198,19 @@ class Follower:
 
     # what is to be done with a stream
 
-    def follow(self, name: str, plan: Plan, since: dict[str, int]) -> None:
-        """An instance runs whose output is treated so, from where it begins in each stream: see Instance.since."""
+    def follow(self, name: str, plan: Plan, since: dict[str, int], is_new: bool = True) -> None:
+        """An instance runs whose output is treated so, from where it begins in each stream: see Instance.since.
+
+        Of one that is not new the sizes may have changed since it was started: what is known here is newer.
+        """
         (self._split.add if plan.split else self._split.discard)(name)
-        self._plan(name, plan.forward, plan.stdout, plan.compress, since.get("since", 0))
+        ways = [(name, plan.stdout, since.get("since", 0))]
         if plan.split:
-            self._plan(f"{name}/stderr", plan.forward, plan.stderr, plan.compress, since.get("since_stderr", 0))
+            ways.append((f"{name}/stderr", plan.stderr, since.get("since_stderr", 0)))
+        for key, target, at in ways:
+            if target is not None and not is_new and (former := self._target(key)) is not None:
+                target = msgspec.structs.replace(target, max_bytes=former.max_bytes, keep=former.keep)
+            self._plan(key, plan.forward, target, plan.compress, at)
 
     def _plan(self, key: str, forward: bool, target: Target | None, compress: bool, since: int) -> None:
         stream = self._streams.get(key)
