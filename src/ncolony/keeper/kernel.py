@@ -17,8 +17,6 @@ import sys
 
 # One entry of a log's file of cuts: where an instance ended without a newline, in bytes from the log's first ever.
 CUT = struct.Struct("!Q")
-# A log is counted in bytes from its first ever; files are named by that, and seek(2) takes no more.
-MOST_BYTES = (1 << 63) - 1
 # What open(2) and its kind say when there are too many open files, here or in the whole system.
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 ABILITIES = ("pidfd", "exit-status", "subreaper", "cgroup", "inotify")
@@ -99,11 +97,6 @@ def read_file(path: str, most: int) -> bytes:
         while len(found) < most and (part := os.read(file, most)):
             found += part
     return found
-
-
-def is_set_aside(name: str) -> bool:
-    """Whether a file of a log's directory is one that was set aside, by its name: the offset that it begins at."""
-    return name.endswith(".log") and name[:-4].isdecimal() and int(name[:-4]) <= MOST_BYTES
 
 
 def become_subreaper() -> bool:

@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any
 import msgspec
 from twisted.logger import Logger, globalLogPublisher
 
-from ..keeper.kernel import MOST_BYTES
+from ..keeper.kept import MOST_BYTES
 from .lines import LONGEST_LINE, escaped, whole_characters
 
 _output = Logger(namespace="ncolony.output")
@@ -22,11 +22,16 @@ _LONGEST_RECORD = 1 << 20
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=MOST_BYTES)]
 
 
-def say(name: str, line: bytes, whole: bool) -> None:
-    """Log one line of a process's output; a piece of a longer one when it is not `whole`."""
+def say(name: str, line: bytes, whole: bool, stream: str = "") -> None:
+    """Log one line of a process's output; a piece of a longer one when it is not `whole`.
+
+    `stream`: "stdout" or "stderr", where the two are kept apart.
+    """
     text = line.decode("utf-8", "backslashreplace")
     shown = escaped(text)
-    more = {} if whole else {"partial": True}
+    more: dict[str, Any] = {} if whole else {"partial": True}
+    if stream:
+        more["stream"] = stream
     if shown == text:
         _output.info("[{tag}] {line}" if whole else "[{tag}] {line} …", tag=name, line=text, **more)
     else:
@@ -35,7 +40,7 @@ def say(name: str, line: bytes, whole: bool) -> None:
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """What is about to be said: bytes `start` to `end` of a process's log, and where our own log ended before.
+    """What is about to be said: bytes `start` to `end` of a stream, and where our own log ended before.
 
     `partial`: its last line goes on beyond it.
     """
@@ -54,17 +59,22 @@ def lines_of(data: bytes, finished: bool) -> tuple[list[tuple[bytes, bool]], int
 
     `finished`: nothing is added to the last line any more.
     """
-    *whole, rest = data.split(b"\n")
+    taken, goes_on = whole_part(data, finished)
+    *whole, rest = data[:taken].split(b"\n")
     lines = [(line, True) for line in whole]
-    taken = len(data) - len(rest)
-    if finished and rest:
-        lines.append((rest, True))
-        taken = len(data)
-    elif len(rest) >= LONGEST_LINE:
-        part = whole_characters(rest)
-        lines.append((part, False))
-        taken += len(part)
+    if rest:
+        lines.append((rest, not goes_on))
     return lines, taken
+
+
+def whole_part(data: bytes, finished: bool) -> tuple[int, bool]:
+    """How many of these bytes can be said by now, and whether the last line goes on beyond them. As in `lines_of`."""
+    if finished:
+        return len(data), False
+    end = data.rfind(b"\n") + 1
+    if len(data) - end >= LONGEST_LINE:
+        return end + len(whole_characters(data[end:])), True
+    return end, False
 
 
 def cut_torn_record(note: str) -> None:
@@ -137,9 +147,9 @@ class OwnLog:
         lines = [(line, True) for line in whole]
         if rest:
             lines.append((rest, not piece.partial))
-        count = 0
+        count, name = 0, piece.name.partition("/")[0]
         for record in self._records_since(piece):
-            if count < len(lines) and self._is(record, piece.name, *lines[count]):
+            if count < len(lines) and self._is(record, name, *lines[count]):
                 count += 1
         return len(data) if count == len(lines) else sum(len(line) + 1 for line, _ in lines[:count])
 
