@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # NAME_MAX on every Linux filesystem is 255 bytes; ".new" is appended while a file is being written.
 LONGEST = 250
+# The copies of one process, NAME:0 and so on.
+MOST_INSTANCES = 10_000
 _IGNORED_ENDINGS = (".new", "~", ".swp", ".tmp", ".bak")
 
 
@@ -37,7 +39,11 @@ def problem_with_name(name: str) -> str | None:
 
 def printable(name: str) -> str:
     """`name` as it can be shown to people and put into JSON: what is not text is escaped."""
-    if name.isascii() and name.isprintable():
-        return name
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return name if name.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in name)
+
+
+def _escaped(character: str) -> str:
+    # os.fsdecode makes such a character of a byte that is not UTF-8.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
