@@ -124,7 +124,7 @@ def test_a_broken_file_is_a_problem_of_each_copy(colony: Colony) -> None:
     assert running(colony, *THREE) == pids
 
 
-@pytest.mark.parametrize("then", [0, 2, 3, 4, "plain"])
+@pytest.mark.parametrize("then", [0, 2, 3, 4, "plain", "removed"])
 def test_a_file_that_is_broken_when_a_supervisor_comes(colony: Colony, then: int | str) -> None:
     """Copies that are adopted without a good file run on with the problem, until it says how many there are to be."""
     colony.put("web", {**RUN, "instances": 3})

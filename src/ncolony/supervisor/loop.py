@@ -520,7 +520,7 @@ class Supervisor(Service):
             return
         reach("removed.noticed")
         for name in departing:
-            self._note_all(self.definitions.remove(name))
+            self._note_all(self.definitions.remove(name) | self._strange(name))
 
     def _cannot_read(self, directory: str, error: OSError) -> None:
         """A directory that vanished is not the removal of its processes: say so and wait for its return."""
@@ -547,9 +547,12 @@ class Supervisor(Service):
         self._departing.discard(name)
         concerned = self.definitions.read(name, entry, self.reactor.seconds())
         if name not in self.known or self.known[name].problem is not None:
-            # Copies that were adopted while their file could not be read: now it can tell how many there are.
-            concerned |= {copy for copy in self._strange_copies if copy.rpartition(":")[0] == name}
+            concerned |= self._strange(name)  # now the file can tell how many there are
         self._note_all(concerned)
+
+    def _strange(self, name: str) -> set[str]:
+        """Copies that were adopted while their file could not be read."""
+        return {copy for copy in self._strange_copies if copy.rpartition(":")[0] == name}
 
     def _note_all(self, names: Iterable[str]) -> None:
         """What the files say of these processes now is to be applied."""
@@ -558,6 +561,7 @@ class Supervisor(Service):
             if source is None:
                 if known is None:
                     continue
+                self._strange_copies.discard(name)
                 known.definition = known.problem = known.rolled_back = None
             else:
                 if known is None:
