@@ -171,6 +171,18 @@ def test_a_file_called_like_a_copy(colony: Colony) -> None:
     assert arguments_of(colony.wait_until_running("web:0", file="web:0"))[-1] == "300000"
 
 
+def test_the_name_of_the_file_does_not_mean_another_file(colony: Colony) -> None:
+    """A message to `web` is for the copies that its file defines, and not for what a file `web:0` defines."""
+    colony.put("web", {**RUN, "instances": 2})
+    colony.put("web:0", {"args": [SLEEP, "300000"]})
+    colony.start()
+    pids = running(colony, "web:0", "web:1")
+    answer = colony.send({"type": "STOP", "name": "web"})
+    assert (answer["state"], answer["names"]) == ("done", ["web:1"])
+    colony.wait_for_status("web:1", state="STOPPED")
+    assert running(colony, "web:0", instance=1) == {"web:0": pids["web:0"]}
+
+
 def test_from_plain_to_copies_and_back(colony: Colony) -> None:
     """A plain process is replaced by copies and these by a plain process; nothing is left of what was before."""
     colony.put("web", RUN)
