@@ -234,6 +234,7 @@ def test_what_makes_no_sense(colony: Colony) -> None:
     for what, message in posted.items():
         answer = colony.wait_for_answer(message)
         assert (answer["accepted"], answer["state"]) == (False, "failed"), what
+        assert "rolling" in answer["why"], what
         assert (colony.state / "rejected" / f"{message}.reason").read_text().strip()
     for name in COPIES[:2]:
         colony.wait_until_running(name, instance=1)
