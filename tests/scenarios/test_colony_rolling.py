@@ -207,6 +207,23 @@ def test_one_that_goes_meanwhile(colony: Colony, how: str, whom: str) -> None:
         assert len(starts(colony)["b"]) == 1
 
 
+def test_what_was_stopped_is_started(colony: Colony) -> None:
+    """As without `rolling`, RESTART of a stopped process starts it; the answer waits until it is ready."""
+    colony.put("web", {**service(colony), "instances": 3})
+    colony.put("plain", service(colony))
+    colony.start()
+    up(colony, *COPIES[:3], "plain")
+    for name in ("web:1", "plain"):
+        assert colony.send({"type": "STOP", "name": name})["state"] == "done"
+    answer = colony.send({"type": "RESTART", "name": "plain", "rolling": 1})
+    assert (answer["state"], answer["names"]) == ("done", ["plain"])
+    colony.wait_until_running("plain", instance=2, wanted="up")
+    answer = colony.send({"type": "RESTART", "name": "web", "rolling": 1})
+    assert (answer["state"], sorted(answer["names"])) == ("done", [*COPIES[:3]])
+    for name in COPIES[:3]:
+        colony.wait_until_running(name, instance=2, wanted="up")
+
+
 def test_out_of_backoff(colony: Colony) -> None:
     """One that waits in backoff is started in its turn."""
     trigger = colony.root / "works"
