@@ -180,6 +180,15 @@ def test_every_limit(colony: Colony) -> None:
         assert limits_of(pid)[name][1] == ours[name][1]
 
 
+def test_a_limit_of_nearly_nothing(colony: Colony) -> None:
+    """The smallest limits do not keep the other settings from being made."""
+    limits = {"nofile": 4, "core": 0, "fsize": 0}
+    colony.put("web", {**RUN, "limits": limits, "nice": 15, "oom_score_adj": 700})
+    colony.start()
+    pid = colony.wait_until_running("web", timeout=10)
+    assert (nice_of(pid), oom_score_adj_of(pid), limits_of(pid)["nofile"]) == (15, 700, ("4", "4"))
+
+
 @needs_root
 def test_with_a_user(open_colony: Colony) -> None:
     """What takes root is done before the user is changed."""
