@@ -16,6 +16,8 @@ from .files import Unreadable, read_small
 
 # execve refuses a longer single string (MAX_ARG_STRLEN, 32 pages), its terminating NUL included.
 LONGEST_STRING = 128 * 1024
+# Around the words of an env_file; everything else that Unicode calls white space, or the end of a line, is content.
+_BLANKS = " \t\r"
 
 
 class Impossible(Exception):
@@ -82,12 +84,14 @@ def environment(config: ProcessConfig, ours: dict[str, str], cwd: str = "/") -> 
             inherited[pattern] = ours[pattern]
         elif any(magic in pattern for magic in "*?["):
             inherited |= {name: ours[name] for name in ours if fnmatch.fnmatchcase(name, pattern)}
-    for path in config.env_files:
-        inherited |= _variables(path, _read_text("env_file", os.path.join(cwd, path)))
+    for name in config.env_files:
+        path = os.path.join(cwd, name)
+        inherited |= _variables(path, _read_text("env_file", path))
     secrets = {}
-    for name, path in config.env_secret.items():
+    for name, file in config.env_secret.items():
+        path = os.path.join(cwd, file)
         # Most editors and `echo` end a file with a newline that is not meant.
-        secrets[name] = _read_text(f"env_secret {name}", os.path.join(cwd, path)).removesuffix("\n").removesuffix("\r")
+        secrets[name] = _read_text(f"env_secret {name}", path).removesuffix("\n").removesuffix("\r")
         if "\0" in secrets[name]:
             raise Impossible(f"cannot use env_secret {name}: {path} contains NUL")
     return inherited | config.env | secrets
@@ -112,12 +116,12 @@ def _variables(path: str, text: str) -> dict[str, str]:
     a value is taken off; within double quotes a backslash escapes a quote, a backslash, a dollar sign and a backtick.
     """
     found = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip(_BLANKS)
         if not line or line.startswith("#"):
             continue
-        name, equals, value = line.removeprefix("export ").lstrip().partition("=")
-        name, value = name.rstrip(), value.strip()
+        name, equals, value = line.removeprefix("export ").lstrip(_BLANKS).partition("=")
+        name, value = name.rstrip(_BLANKS), value.strip(_BLANKS)
         if not equals or not name or "\0" in line or any(character.isspace() for character in name):
             raise Impossible(f"cannot use env_file: {path}, line {number}: expected NAME=VALUE")
         if len(value) >= 2 and value[0] == value[-1] == "'":
