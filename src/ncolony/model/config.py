@@ -25,7 +25,7 @@ LIVE_LOG_KEYS = frozenset({"max_bytes", "keep"})
 RESERVED_KEYS = frozenset("ready after check watchdog".split())
 # getrlimit(2), without the ones that Linux ignores or that would harm the kernel's view of us.
 LIMITS = frozenset(
-    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    "as core cpu data fsize memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 )
 # uid_t and gid_t are 32 bits and the last value means "leave as it is" (setresuid(2)).
 LARGEST_ID = 2**32 - 2

@@ -146,7 +146,8 @@ class Definitions:
         file = self._files.get(name)
         if file is None or file.definition is None or file.definition.config.instances is None:
             return [name]
-        return [f"{name}:{index}" for index in range(file.definition.config.instances)]
+        copies = (f"{name}:{index}" for index in range(file.definition.config.instances))
+        return [copy for copy in copies if copy not in self._files]  # a file that is really called so wins
 
     # taking back what does not become ready
 

@@ -102,7 +102,7 @@ class Supervisor(Service):
         self._began = time.time()
         self.replacing = Replacing(self)
         self._left = False  # the keeper has said that it leaves
-        self._exit_code = 0
+        self._exit_code: int | None = None  # of the process that ended the colony
         self._judging: Any = None  # the next look at definitions on trial
         self._memory = MemoryWatch(self)
 
@@ -535,7 +535,7 @@ class Supervisor(Service):
             return
         reach("removed.noticed")
         for name in departing:
-            self._note_all(self.definitions.remove(name))
+            self._note_all(self.definitions.remove(name) | self._strange(name))
 
     def _cannot_read(self, directory: str, error: OSError) -> None:
         """A directory that vanished is not the removal of its processes: say so and wait for its return."""
@@ -562,9 +562,12 @@ class Supervisor(Service):
         self._departing.discard(name)
         concerned = self.definitions.read(name, entry, self.reactor.seconds())
         if name not in self.known or self.known[name].problem is not None:
-            # Copies that were adopted while their file could not be read: now it can tell how many there are.
-            concerned |= {copy for copy in self._strange_copies if copy.rpartition(":")[0] == name}
+            concerned |= self._strange(name)  # now the file can tell how many there are
         self._note_all(concerned)
+
+    def _strange(self, name: str) -> set[str]:
+        """Copies that were adopted while their file could not be read."""
+        return {copy for copy in self._strange_copies if copy.rpartition(":")[0] == name}
 
     def _note_all(self, names: Iterable[str]) -> None:
         """What the files say of these processes now is to be applied."""
@@ -573,6 +576,7 @@ class Supervisor(Service):
             if source is None:
                 if known is None:
                     continue
+                self._strange_copies.discard(name)
                 known.definition = known.problem = known.rolled_back = None
             else:
                 if known is None:
@@ -784,10 +788,10 @@ class Supervisor(Service):
 
     def _begin_to_act(self, held: list[dict[str, Any]]) -> None:
         """It is known what runs: make it agree with what should, and carry on with what was asked for."""
-        if self._exit_code and held:
+        if self._exit_code is not None and held:
             self.quitting = True  # the end goes on
-        elif self._exit_code:
-            self._exit_code = 0  # it had come; what begins now is another life, of a container perhaps
+        elif self._exit_code is not None:
+            self._exit_code = None  # it had come; what begins now is another life, of a container perhaps
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.settings.state}/ending")
         self.output.follower.catch_up({one["name"] for one in held if not one["empty"]})
@@ -1103,13 +1107,13 @@ class Supervisor(Service):
             write_whole(f"{self.settings.state}/ending", b"%d\n" % self._exit_code)
         self.reactor.callLater(0, self.guarded, self.quit)
 
-    def _earlier_exit_code(self) -> int:
+    def _earlier_exit_code(self) -> int | None:
         """The code that an earlier supervisor was to end with, and was killed before it had."""
         try:
             with open(f"{self.settings.state}/ending", "rb") as file:
                 return int(file.read(20)) & 0xFF
         except (OSError, ValueError):
-            return 0
+            return None
 
     def quit(self) -> None:
         """Stop every process and then ourselves; asked again, skip to KILL."""
@@ -1184,7 +1188,7 @@ class Supervisor(Service):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(self._exit_code)
+        os._exit(self._exit_code or 0)
 
     def stopService(self) -> Deferred[None] | None:
         """Part of the reactor's end: wait until everything has stopped."""

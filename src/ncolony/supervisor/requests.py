@@ -145,8 +145,15 @@ class Desk:
         if at_once is None or len(names) == 0:
             self._ask(file_name, names, Goal.UP, lifecycle.Restart())
             return
+        colony = self._colony
         since = {name: process.number for name in sorted(names) if (process := self._process(name)) is not None}
-        rolling = Rolling(at_once, tuple(since), since)
+        # What was stopped is missing already: it comes first, and the others wait until it is ready.
+        down = tuple(name for name in since if not colony.known[name].should_run)
+        colony.events += [(name, lifecycle.Restart()) for name in down]
+        colony.drain_events()
+        for name in down:
+            colony.records.write(name)  # what is wanted now survives us
+        rolling = Rolling(at_once, tuple(name for name in since if name not in down), since, down)
         shown = tuple(printable(name) for name in since)
         answer = Answer(accepted=True, state="accepted", names=shown, goal=_ROLLING, since=since, at_once=at_once)
         self._colony.inbox.answer(file_name, answer)

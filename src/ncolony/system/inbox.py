@@ -69,7 +69,7 @@ class Inbox:
             return
         message = Problem(name, "", entry.why) if entry.data is None else decode(name, entry.data)
         if isinstance(message, Problem):
-            self._doubt(name, entry, message.why)
+            self._doubt(name, entry, f"{message.key}: {message.why}" if message.key else message.why)
             return
         self._odd.pop(name, None)
         if self._stuck.get(name) == (entry.mtime_ns, entry.data):
