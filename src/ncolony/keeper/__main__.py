@@ -254,7 +254,7 @@ class Keeper:
             log.find()
         intent |= {"step": "intent", "boot": self.boot, "started": began, "since": log.end}
         if order.get("cgroup"):
-            intent["cgroup"] = f"{order['cgroup']}/{identity}"
+            intent["cgroup"] = f"{order['cgroup']}/{identity[:16]}"  # the rest is not for everybody to read
         instance = Instance(identity, intent, log)
         instance.log.configure(order.get("log") or {})
         try:

@@ -41,8 +41,9 @@ from ..system.inbox import Inbox
 from ..system.limits import raise_descriptor_limit
 from ..system.orphans import Orphans
 from ..system.own_log import OwnLog, cut_torn_record, say
-from ..system.places import UnsafeState, make_private
+from ..system.places import UnsafeState, make_closed, make_private
 from ..system.records import Records
+from ..system.trust import why_open
 from ..system.wake import Names, Watcher
 from .definitions import Definitions, Source
 from .known import LIVE, Known, Settings, exit_in, memory_of, policy_of, while_running
@@ -53,6 +54,12 @@ from .requests import Desk
 _log = Logger(namespace="ncolony")
 # A new supervisor waits this long for the lock: a forked child of the old one may hold it until its exec.
 _LOCK_WAIT_S = 2.0
+# What is in the state directory, and for whom. Names in `fifo` are what an instance is known by, and a secret; each
+# file in `config` belongs to the process that reads it.
+_PLACES = {
+    "status": 0o755, "answers": 0o755, "rejected": 0o700, "history": 0o700, "fifo": 0o711, "forwarded": 0o700,
+    "config": 0o711,
+}  # fmt: skip
 # From the last removal of a config file until it is applied.
 _DEPARTURE_S = 0.03
 # A stop that takes this long names what it waits for, and again after each such time.
@@ -114,13 +121,15 @@ class Supervisor(Service):
         settings = self.settings
         try:
             for directory in filter(None, (settings.config, settings.messages, settings.pids)):
-                os.makedirs(directory, exist_ok=True)
+                make_closed(directory)
             self._check_places()
             make_private(settings.state)
-            for name in ("status", "answers", "rejected", "history", "fifo", "forwarded", "config"):
-                os.makedirs(f"{settings.state}/{name}", mode=0o711 if name == "config" else 0o755, exist_ok=True)
+            for name, mode in _PLACES.items():
+                make_closed(f"{settings.state}/{name}", mode)
+            os.chmod(f"{settings.state}/config", _PLACES["config"])  # whatever our umask is
             self._logs = os.path.abspath(settings.logs or f"{settings.state}/logs")
-            os.makedirs(self._logs, exist_ok=True)
+            make_closed(self._logs, 0o700)
+            self._check_trust()
             self._take_lock()
             cut_torn_record(f"{settings.state}/forwarding")
         except UnsafeState as unsafe:
@@ -152,6 +161,13 @@ class Supervisor(Service):
         if os.path.realpath(self.settings.config) == os.path.realpath(self.settings.messages):
             sys.exit(f"cannot start: {self.settings.config} cannot be for both configuration and messages")
 
+    def _check_trust(self) -> None:
+        """As root, write nowhere where anybody could let that lead elsewhere."""
+        if self.settings.strict and os.geteuid() == 0:
+            for directory in filter(None, (self.settings.state, self._logs, self.settings.pids)):
+                if why := why_open(directory):
+                    sys.exit(f"cannot start: {why}; --no-strict-modes would allow it")
+
     def _take_lock(self) -> None:
         """Be the only supervisor; and let anybody see that there is one."""
         if self.replacing.received is not None:
@@ -173,6 +189,10 @@ class Supervisor(Service):
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
         self._shown = os.open(f"{self.settings.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._show()
+
+    def _show(self) -> None:
+        """Hold the lock that others see; who looks at it in that moment keeps us from it, so it is tried again."""
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(self._shown, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -342,7 +362,7 @@ class Supervisor(Service):
     def _refused(self, name: str, identity: str, number: int, why: str) -> None:
         self.instances.pop(identity, None)
         self._remove_snapshot(identity)
-        how = Exit(refused=why)
+        how = Exit(refused=printable(why))
         self.events.append((name, lifecycle.Ended(number, how, empty=True, luck=random.random())))
         self._note_exit(name, self.known[name], identity, number, how, {"at": time.time()})
 
@@ -455,6 +475,7 @@ class Supervisor(Service):
         """The truth about both directories."""
         self._watcher.arm(self.settings.config)
         self._watcher.arm(self.settings.messages)
+        self._show()
         if self._undescribed:
             self._describe_ourselves()
         self.records.retry()

@@ -13,11 +13,13 @@ from typing import IO, Any
 import msgspec
 from twisted.logger import Logger, globalLogPublisher
 
+from ..model.names import DECEPTIVE
+
 _output = Logger(namespace="ncolony.output")
 # A longer line is cut into pieces of this size, each marked.
 LONGEST_LINE = 1 << 16
-# Shown escaped: everything below space but the tab, DEL, and the C1 controls that terminals act on.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# Shown escaped: everything below space but the tab, DEL, the C1 controls that terminals act on, and what deceives.
+_CONTROL = re.compile(f"[\x00-\x08\x0a-\x1f\x7f-\x9f{DECEPTIVE}]")
 # More than a piece can become in the log: every byte escaped, and 300 bytes around each line.
 _LONGEST_TAIL = 64 << 20
 _LONGEST_RECORD = 1 << 20
@@ -25,7 +27,9 @@ _LONGEST_RECORD = 1 << 20
 
 def escaped(line: str) -> str:
     """The line as it can be shown: control characters as \\x1b and the like."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
+    return _CONTROL.sub(
+        lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else f"\\u{ord(found[0]):04x}", line
+    )
 
 
 def say(name: str, line: bytes, whole: bool) -> None:

@@ -34,7 +34,7 @@ def end_keeper(state: str, timeout: float) -> None:
     until = time.monotonic() + timeout
     directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     # For us alone to open, as the supervisor's own: whoever could would have the power to keep us from it.
-    turn = os.open(f"{state}/shutdown.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    turn = os.open(f"{state}/shutdown.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     locks = [turn]
     try:
         # A keeper has one peer, and the newest wins: two of us would throw each other out.
