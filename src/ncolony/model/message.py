@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from .config import Problem, signal_number
+from .names import printable
 
 
 class Restart(msgspec.Struct, frozen=True, tag="RESTART"):
@@ -66,7 +67,7 @@ TYPES = tuple(
     str(kind.__struct_config__.tag)
     for kind in (Restart, RestartAll, RestartGroup, Stop, Start, Signal, Scan, Upgrade, Shutdown)
 )
-_TOO_LONG_TO_SHOW = 60
+_TOO_LONG_TO_SHOW, _TOO_LONG_TO_TELL = 60, 200
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
@@ -75,7 +76,8 @@ def decode(name: str, data: bytes) -> Message | Problem:
     try:
         found = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = str(error).replace("`", "")
+        why = printable(str(error).replace("`", ""))
+        why = why if len(why) <= _TOO_LONG_TO_TELL else why[:_TOO_LONG_TO_TELL] + "…"
         return Problem(
             name,
             "",

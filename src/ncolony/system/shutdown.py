@@ -86,6 +86,8 @@ def _connect(state: str, directory: int, until: float) -> socket.socket:
             peer.close()
             if not _keeper_lives(state):
                 raise FileNotFoundError(errno.ENOENT, "nothing runs") from None
+        except BlockingIOError:  # too many wait to be let in
+            peer.close()
         except OSError:
             peer.close()
             raise
