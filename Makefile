@@ -12,18 +12,20 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test chaos quick lint format docs man schema lock dev clean
+.PHONY: help demo test chaos bench-ctl quick lint format docs man schema tour lock dev clean
 
 help:
 	@echo "make demo    run the example colony until CTRL-C (DEMO_SECONDS=10 make demo ends by itself)"
 	@echo "make test    all tests (PYTEST='-k name' chooses; JOBS=1 for one at a time)"
 	@echo "make chaos   kill supervisor and keeper at random for SECONDS=60 and count what came of it (SEED=N repeats)"
+	@echo "make bench-ctl  how long the command line takes among 1,000 processes"
 	@echo "make quick   the rules' unit tests and the linter, in seconds"
 	@echo "make lint    formatting, linter, types"
 	@echo "make format  put the formatting right"
 	@echo "make docs    the documentation, into docs/_build/html"
 	@echo "make man     the manual pages, into docs/_build/man"
 	@echo "make schema  write src/ncolony/schema/*.json anew, after a change of the model or of docs/configuration.md"
+	@echo "make tour    type the tour of the documentation into a terminal again, and write down what it shows"
 	@echo "make lock    write requirements/*.txt anew (UPGRADE=1: with the newest versions)"
 	@echo "make clean   remove everything that make made"
 
@@ -49,6 +51,9 @@ SECONDS ?= 60
 
 chaos: $(READY_DEV)
 	@$(BIN)/python tests/chaos/storm.py $(SECONDS)
+
+bench-ctl: $(READY)
+	@$(BIN)/python bench/ctl.py
 
 quick: $(READY_DEV)
 	@$(BIN)/ruff check -q
@@ -76,6 +81,9 @@ man: $(READY_DEV)
 
 schema: $(READY)
 	@$(BIN)/python tools/schema.py
+
+tour: $(READY)
+	@$(BIN)/python tools/tour.py
 
 lock:
 	@sh tools/venv.sh $(VENV)

@@ -152,6 +152,7 @@ _VOLATILE = [
     (r"\b\d\d:\d\d:\d\d(\.\d+)?\b", "WHEN"),
     (r"\b\d+:\d\d:\d\d\b", "SPAN"),
     (r"\bpid \d+", "pid N"),
+    (r"^\[1\] \d+", "[1] N"),
     (r"\b\d+-\d+-\d+\b", "MESSAGE"),
     (r"\b\d+(\.\d+)?(e-\d+)? (s|ms|min|KiB|MiB|GiB)\b", "N UNIT"),
     (r"\b\d+(\.\d+)?(e-\d+)?s\b", "N UNIT"),
@@ -162,7 +163,7 @@ _VOLATILE = [
 def stable(page: str) -> list[str]:
     """The page without what differs from run to run."""
     for pattern, word in _VOLATILE:
-        page = re.sub(pattern, word, page)
+        page = re.sub(pattern, word, page, flags=re.MULTILINE)
     return [line.rstrip() for line in page.splitlines()]
 
 

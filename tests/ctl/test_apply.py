@@ -46,7 +46,6 @@ def test_bytes_are_kept_and_a_second_time_changes_nothing(colony: Colony, new: P
     ran = colony.run("apply", str(new))
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "db: changed\nweb: changed\n", "")
     assert (colony.config / "web").read_text() == text
-    # Not the whole of stat(2), which has the time of reading too.
     before = {name: (colony.config / name).stat().st_ctime_ns for name in names(colony.config)}
     ran = colony.run("apply", str(new))
     assert (ran.returncode, ran.stdout) == (0, "db: unchanged\nweb: unchanged\n")

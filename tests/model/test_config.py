@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import string
 import sys
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ from ncolony.model.config import (
     ProcessConfig,
     decode,
     define,
+    directory_generation,
     signal_name,
     signal_number,
 )
@@ -723,3 +726,18 @@ def test_the_order_of_keys_never_matters(extras: dict[str, Any], seed: int) -> N
     random.Random(seed).shuffle(shuffled)
     one, other = defined(json.dumps(content).encode()), defined(json.dumps(dict(shuffled), indent=seed % 5).encode())
     assert (one.digest, one.generation) == (other.digest, other.generation)
+
+
+def test_the_generation_of_a_directory_is_that_of_its_files() -> None:
+    """It depends on every name and content, not on their order; a name that is no text counts too."""
+    contents = {"a": b"1", "b": b"2", "\udcff": b""}
+    pairs = [(name, blake2b(data, digest_size=16).digest()) for name, data in contents.items()]
+    found = directory_generation(pairs)
+    assert found == directory_generation(reversed(pairs))
+    assert re.fullmatch("[0-9a-f]{32}", found)
+    assert directory_generation([]) == "0" * 32
+    swapped = [(pairs[0][0], pairs[1][1]), (pairs[1][0], pairs[0][1]), pairs[2]]
+    others = [directory_generation(some) for some in (pairs[:2], pairs[1:], swapped)]
+    assert len({found, *others}) == 4
+    one = int.from_bytes(blake2b(b"a\0" + pairs[0][1], digest_size=16).digest(), "big")
+    assert directory_generation(pairs[:1]) == f"{one:032x}"

@@ -23,11 +23,19 @@ _RUN = {
     "check": ("check", "run"),
     "diff": ("diff", "run"),
     "apply": ("apply", "run"),
+    "why": ("why", "run"),
+    "events": ("events", "run"),
+    "wait_for": ("waiting", "run"),
 }
 # Commands beside `ctl`, each with a module here whose `main(words)` returns the exit status.
 _PROGRAMS: dict[str, str] = {
     "completion": "completion",
+    "export": "export",
+    "import": "import_",
+    "run": "run",
     "schema": "schema",
+    "startup": "startup",
+    "up": "up",
 }
 
 
@@ -85,13 +93,13 @@ def _run(options: dict[str, object]) -> int:
     return int(run(options))
 
 
-def say(text: str) -> None:
-    """Write `text` to stdout. That nobody reads it any more is no error.
+def say(text: str) -> bool:
+    """Write `text` to stdout. That nobody reads it any more is no error; False then.
 
     :raises ctllib.CannotAccess: when it cannot be written for another reason, such as a full disk.
     """
     try:
-        _write(sys.stdout, text)
+        return _write(sys.stdout, text)
     except OSError as error:
         raise ctllib.CannotAccess(f"cannot write to stdout: {error.strerror}") from error
 
@@ -104,9 +112,10 @@ def complain(line: str) -> None:
         pass
 
 
-def _write(stream: TextIO | None, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> bool:
+    """False when nobody reads it any more, and never will."""
     if stream is None:  # closed by whoever started us
-        return
+        return False
     try:
         stream.write(text)
         stream.flush()
@@ -116,3 +125,5 @@ def _write(stream: TextIO | None, text: str) -> None:
             os.dup2(nowhere.fileno(), stream.fileno())
         if not isinstance(error, BrokenPipeError):
             raise
+        return False
+    return True

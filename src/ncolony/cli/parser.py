@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _PLACES = {"config": ctllib.CONFIG_VARIABLE, "messages": ctllib.MESSAGES_VARIABLE}
 # Options whose number may be left out, and what it is then.
-_NUMBERED = {"--wait": f"{ctllib.DEFAULT_WAIT_S:g}", "--rolling": "1"}
+_NUMBERED = {"--wait": f"{ctllib.DEFAULT_WAIT_S:g}", "--rolling": "1", "--watch": "1"}
 _TOO_LONG_TO_SHOW = 60
 _LONGEST_NUMBER = 9
 
@@ -77,9 +77,22 @@ class _Top(argparse.ArgumentParser):
         for key, variable in _PLACES.items():
             if getattr(found, key) is None:
                 setattr(found, key, os.environ.get(variable))
+        if found.config and not found.messages:
+            found.messages = _messages_of_run(found)
+        for key, variable in _PLACES.items():
             if not getattr(found, key) and key in needed:
                 self.error(f"the directory of {key} is missing: give --{key} DIR or set {variable}")
         return found, rest
+
+
+def _messages_of_run(options: argparse.Namespace) -> str | None:
+    """The messages directory of a colony that `ncolony run` gave one, where it is there or not needed."""
+    from ncolony.system.places import messages_directory  # imports hashlib, which is rarely needed here
+
+    found = messages_directory(options.config, getattr(options, "state", None))
+    only_files = (ctllib.add, ctllib.remove, ctllib.enable, ctllib.disable)
+    needless = getattr(options, "func", None) in only_files and not hasattr(options, "wait")
+    return found if needless or os.path.isdir(found) else None
 
 
 class _Verb(argparse.ArgumentParser):
@@ -156,6 +169,25 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
     return int(text)
+
+
+# Whole units of time, as in "1h30m".
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def _span(text: str) -> float:
+    """The seconds in "90", "10m", "1h30m" or "2d"."""
+    if _is_number(text):
+        return _seconds(text)
+    total, number = 0.0, ""
+    for character in text:
+        if character in _UNITS and _is_number(number):
+            total, number = total + float(number) * _UNITS[character], ""
+        else:
+            number += character
+    if number or not text or not 0 <= total < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a time such as 90, 10m, 1h30m or 2d, found {text!r}")
+    return total
 
 
 def _owner(text: str) -> int | str:
@@ -243,6 +275,45 @@ def _fill_status(verb: _Verb) -> None:
     )
     verb.add_argument("-l", "--long", action="store_true", help="more of each: its last exit, its last lines")
     verb.add_argument("--json", action="store_true", help="a list of records instead of a table")
+    verb.add_argument(
+        "--watch",
+        metavar="[SECONDS]",
+        type=_seconds,
+        help="again whenever something changed, until CTRL-C; uptimes every SECONDS (1 if left out)",
+    )
+
+
+def _fill_why(verb: _Verb) -> None:
+    verb.add_argument(
+        "--name", dest="names", action="append", metavar="NAME", help="a process or glob; may be repeated"
+    )
+    verb.add_argument("--json", action="store_true", help="a list of objects instead of text")
+
+
+def _fill_events(verb: _Verb) -> None:
+    verb.add_argument(
+        "--name", dest="names", action="append", metavar="NAME", help="a process or glob; may be repeated"
+    )
+    verb.add_argument("-f", "--follow", action="store_true", help="go on with what happens, until CTRL-C")
+    verb.add_argument("-n", dest="count", type=_count, metavar="COUNT", help="the newest COUNT only; with -f, 10")
+    verb.add_argument("--since", type=_span, metavar="TIME", help="not older than this: 90 (seconds), 10m, 1h30m, 2d")
+    verb.add_argument("--json", action="store_true", help="a JSON object per line")
+
+
+def _fill_wait_verb(verb: _Verb) -> None:
+    verb.add_argument("--name", dest="names", action="append", metavar="NAME", help="a process; may be repeated")
+    verb.add_argument(
+        "--for", dest="goal", choices=ctllib.GOALS, default="running", help="what is waited for (running if left out)"
+    )
+    verb.add_argument("--converged", action="store_true", help="wait until every file and message is taken up")
+    verb.add_argument("--ignore-problems", action="store_true", help="with --converged: files that cannot be used too")
+    verb.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=ctllib.DEFAULT_WAIT_S,
+        metavar="SECONDS",
+        help=f"fail if it has not come about by then ({ctllib.DEFAULT_WAIT_S:g} if left out)",
+    )
 
 
 def _fill_signal(verb: _Verb) -> None:
@@ -354,6 +425,14 @@ def _finish_source(verb: _Verb, found: argparse.Namespace, rest: list[str], more
         found.needs = ("config",)
 
 
+def _finish_wait(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    _finish_status(verb, found, rest, more)
+    if found.converged and found.names:
+        verb.error("--converged concerns all processes: no NAME can be given")
+    if not found.converged and not found.names:
+        verb.error("the following arguments are required: NAME, or --converged")
+
+
 def _finish_nothing(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
     if rest or more:
         verb.error(f"unrecognized arguments: {' '.join([*rest, *(more or [])])}")
@@ -415,9 +494,27 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
     ),
     "status": (
         "show how processes are",
-        "[NAME | GLOB] … [--long] [--json]",
+        "[NAME | GLOB | GROUP] … [--long] [--json] [--watch [SECONDS]]",
         _with_func("status", _fill_status),
         _finish_status,
+    ),
+    "why": (
+        "explain why processes are as they are, and what to do",
+        "NAME … [--json]",
+        _with_func("why", _fill_why),
+        _finish_names,
+    ),
+    "events": (
+        "show what happened",
+        "[NAME | GLOB] … [-f] [-n COUNT] [--since TIME] [--json]",
+        _with_func("events", _fill_events),
+        _finish_status,
+    ),
+    "wait": (
+        "wait until processes are as one wants them",
+        "(NAME … [--for GOAL] | --converged [--ignore-problems]) [--timeout SECONDS]",
+        _with_func("wait_for", _fill_wait_verb),
+        _finish_wait,
     ),
     "history": (
         "show how the instances of a process ended",

@@ -109,7 +109,7 @@ def _cannot_read(path: str, error: OSError) -> ctllib.Error:
 def _source(path: str, name: str, entry: Entry) -> Source:
     shown = printable(name)
     wrong = "" if is_ignored(name) else problem_with_name(name)
-    if wrong or entry.data is None:
+    if wrong or entry.data is None or entry.why:
         return Source(path, shown, entry.data or b"", None, (Finding(path, shown, "", wrong or entry.why),))
     definition = define(shown, entry.data)
     if isinstance(definition, Definition):

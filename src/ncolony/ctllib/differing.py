@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -25,7 +25,7 @@ class Change(msgspec.Struct, frozen=True):
 
     name: str
     file: str
-    action: Literal["start", "stop", "restart", "live", "unchanged"]
+    action: str
     keys: tuple[str, ...] = ()
     why: str = ""
 

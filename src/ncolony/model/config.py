@@ -231,18 +231,19 @@ def _why_not_json(data: bytes, error: Exception) -> str:
     return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
 
 
-def file_mark(name: bytes, data: bytes) -> int:
-    """What one file adds to the generation of its directory."""
-    content = blake2b(data, digest_size=16).digest()
-    return int.from_bytes(blake2b(name + b"\0" + content, digest_size=16).digest(), "big")
+def file_mark(name: str, content: bytes) -> int:
+    """What one file adds to the generation of its directory; `content` is the blake2b of its bytes, 16 bytes long."""
+    marked = name.encode("utf-8", "surrogateescape") + b"\0" + content
+    return int.from_bytes(blake2b(marked, digest_size=16).digest(), "big")
 
 
-def directory_generation(files: Iterable[tuple[bytes, bytes]]) -> str:
-    """What identifies the content of a config directory, from each file's name and bytes, in any order.
+def directory_generation(pairs: Iterable[tuple[str, bytes]]) -> str:
+    """What identifies the content of a whole config directory: 32 hex digits, whatever the order of its files.
 
-    A sum, so that a supervisor need not read all files again when one of them changes.
+    `pairs` holds the name of each file and the blake2b of its bytes, 16 bytes long. A sum, so that a supervisor need
+    not read all files again when one of them changes.
     """
-    return f"{sum(file_mark(name, data) for name, data in files) % 2**128:032x}"
+    return f"{sum(file_mark(name, content) for name, content in pairs) % 2**128:032x}"
 
 
 def _digest(content: dict[str, Any]) -> str:

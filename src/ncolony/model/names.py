@@ -40,5 +40,7 @@ def problem_with_name(name: str) -> str | None:
 
 def printable(name: str) -> str:
     """`name` as it can be shown to people and put into JSON: what is not text is escaped."""
+    if name.isascii() and name.isprintable():
+        return name
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
 
 import msgspec
 
@@ -83,12 +84,12 @@ class Definitions:
         file = self._files.setdefault(name, _File())
         concerned = self._processes(name, file)
         self._marks -= file.mark
-        file.mark = file_mark(os.fsencode(name), entry.data or b"")
+        file.mark = file_mark(name, blake2b(entry.data or b"", digest_size=16).digest())
         self._marks += file.mark
         shown = printable(name)
         if wrong := problem_with_name(name):
             found: Definition | Problem = Problem(shown, "", wrong)
-        elif entry.data is None:
+        elif entry.data is None or entry.why:
             found = Problem(shown, "", entry.why)
         else:
             found = define(shown, entry.data)

@@ -60,6 +60,11 @@ class Known:
         self.memory: int | None = None  # bytes of its tree, as last measured
 
     @property
+    def state(self) -> State:
+        """As its status shows it: FATAL where nothing but a problem is known."""
+        return State.FATAL if self.process is None else self.process.state
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """The groups that it is in."""
         return self.definition.config.groups if self.definition is not None else ()

@@ -39,6 +39,7 @@ from ..system.hands import Hands, Identities
 from ..system.history import Chronicle
 from ..system.inbox import Inbox
 from ..system.limits import raise_descriptor_limit
+from ..system.notify import Notifier
 from ..system.orphans import Orphans
 from ..system.own_log import OwnLog, cut_torn_record, say
 from ..system.places import UnsafeState, make_closed, make_private
@@ -189,12 +190,27 @@ class Supervisor(Service):
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
         self._shown = os.open(f"{self.settings.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+<<<<<<< HEAD
         self._show()
 
     def _show(self) -> None:
         """Hold the lock that others see; who looks at it in that moment keeps us from it, so it is tried again."""
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(self._shown, fcntl.LOCK_EX | fcntl.LOCK_NB)
+=======
+        self._show_lock(time.monotonic() + _LOCK_WAIT_S)
+
+    def _show_lock(self, until: float) -> None:
+        """Hold the lock that anybody may try; who tries it at this moment has it for an instant."""
+        while True:
+            try:
+                fcntl.flock(self._shown, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    return  # somebody keeps it from us: then people are told that no supervisor runs
+                time.sleep(0.001)
+>>>>>>> main
 
     @property
     def locks(self) -> tuple[int, int]:
@@ -216,6 +232,7 @@ class Supervisor(Service):
         settings, reactor = self.settings, self.reactor
         limit = raise_descriptor_limit() if self.replacing.received is None else self.replacing.received.nofile
         self.surroundings = launch.Surroundings.present(limit)
+        self.notifier = Notifier(reactor, lambda: (known.state.value for known in self.known.values()))
         self.records = Records(reactor, settings.state, settings.pids, self._describe, self._problem)
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._happenings = Events(settings.state, self._problem)
@@ -261,7 +278,7 @@ class Supervisor(Service):
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             on(number, self.quit)
-        on(signal.SIGHUP, self._scan)
+        on(signal.SIGHUP, lambda: self.notifier.around(self._scan))
         on(signal.SIGUSR1, lambda: self.hands.order({"do": "reopen"}))
         on(signal.SIGCHLD, self.orphans.reap)
         on(signal.SIGUSR2, self.replacing.begin)
@@ -311,6 +328,7 @@ class Supervisor(Service):
             self._perform(name, known, effect)
         if known.process is not None and known.process is not before:
             self._changed(name, known, before)
+        self.notifier.status()
 
     def _perform(self, name: str, known: Known, effect: Effect) -> None:
         assert known.process is not None
@@ -665,6 +683,7 @@ class Supervisor(Service):
     def _apply(self, name: str, known: Known) -> None:
         """Make the process agree with its definition."""
         self.records.changed(name)
+        self.notifier.status()
         self._memory.concern(name)
         if known.definition is None and known.problem is not None:
             return  # not a process, or adopted, and then it goes on with what it was started from
@@ -810,6 +829,7 @@ class Supervisor(Service):
             self.drain_events()
             self.quitting = False
             self.quit()
+        self.notifier.begun()
         self.reactor.callLater(0, self._scan_periodically)
 
     def _meet(self, one: dict[str, Any]) -> None:
@@ -1117,6 +1137,7 @@ class Supervisor(Service):
         again = self.quitting
         if not again:
             _log.info("stopping every process: {live} run", live=self._live)
+            self.notifier.stopping()
             self.happened("supervisor", reason="stopping")
             self.records.slow_down()
             self.inbox.closed = True

@@ -83,7 +83,7 @@ _RACY_NS = 50_000_000
 
 
 class Entry:
-    """One file as it was last seen: its content, or why there is none to use."""
+    """One file as it was last seen: its content, and why it is not to be used. What cannot be read has no content."""
 
     __slots__ = ("data", "mtime_ns", "signature", "why")
 
@@ -164,15 +164,20 @@ class Directory:
     def _entry(self, path: str, found: os.stat_result, signature: _Signature | None) -> Entry | None:
         """What there is to say of a file; None when it is gone."""
         try:
+<<<<<<< HEAD
             self._check(path, found)
             data = self._read(path)
+=======
+            why = (self._open_to_all or self._why_not_trusted(path, found)) if self.strict else ""
+            data = read_small(path)
+>>>>>>> main
         except Unreadable as problem:
             return Entry(signature, found.st_mtime_ns, None, str(problem))
         except FileNotFoundError:
             return None
         except OSError as error:  # perhaps ours, such as too many open files: look again
             return Entry(None, found.st_mtime_ns, None, error.strerror or str(error))
-        return Entry(signature, found.st_mtime_ns, data, "")
+        return Entry(signature, found.st_mtime_ns, data, why)
 
     def _read(self, path: str) -> bytes:
         return read_small(path)
@@ -185,6 +190,7 @@ class Directory:
         signature = (found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino)
         return _SAME if signature == known else Entry(signature, found.st_mtime_ns, None, "a symbolic link to nothing")
 
+<<<<<<< HEAD
     def _check(self, path: str, found: os.stat_result) -> None:
         if self.strict and (why := self._open_to_all or trust.why_not_trusted(path, found)):
             raise Unreadable(f"{why}; --no-strict-modes would allow it")
@@ -195,6 +201,14 @@ class Tray(Directory):
 
     def _look(self, name: str, known: _Signature | None) -> Entry | None:
         path = f"{self.path}/{name}"
+=======
+    @staticmethod
+    def _why_not_trusted(path: str, found: os.stat_result) -> str:
+        """Why a root supervisor does not run what the file says, or ""."""
+        sticky_directory = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+        if not found.st_mode & 0o002 or sticky_directory:
+            return ""
+>>>>>>> main
         with contextlib.suppress(OSError):
             found = os.lstat(path)
             if why := _why_not_followed(found):

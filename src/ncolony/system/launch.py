@@ -6,13 +6,14 @@ import fnmatch
 import grp
 import os
 import pwd
-import re
 from typing import Any
 
 import msgspec
 
 from ..model.config import Definition, ProcessConfig
+from ..model.variables import parse_variables
 from .files import Unreadable, read_small
+from .notify import OURS_ALONE
 
 # execve refuses a longer single string (MAX_ARG_STRLEN, 32 pages), its terminating NUL included.
 LONGEST_STRING = 128 * 1024
@@ -35,7 +36,8 @@ class Surroundings(msgspec.Struct, frozen=True):
         """Those of this very process."""
         umask = os.umask(0)
         os.umask(umask)
-        return cls(dict(os.environ), os.getcwd(), umask, nofile)
+        environ = {name: value for name, value in os.environ.items() if name not in OURS_ALONE}
+        return cls(environ, os.getcwd(), umask, nofile)
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -83,7 +85,11 @@ def environment(config: ProcessConfig, ours: dict[str, str], cwd: str = "/") -> 
         elif any(magic in pattern for magic in "*?["):
             inherited |= {name: ours[name] for name in ours if fnmatch.fnmatchcase(name, pattern)}
     for path in config.env_files:
-        inherited |= _variables(path, _read_text("env_file", os.path.join(cwd, path)))
+        text = _read_text("env_file", os.path.join(cwd, path))
+        try:
+            inherited |= parse_variables(text)
+        except ValueError as error:
+            raise Impossible(f"cannot use env_file: {path}: {error}") from None
     secrets = {}
     for name, path in config.env_secret.items():
         # Most editors and `echo` end a file with a newline that is not meant.
@@ -103,29 +109,6 @@ def _read_text(key: str, path: str) -> str:
         raise Impossible(f"cannot read {key}: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise Impossible(f"cannot read {key}: {path}: not UTF-8") from None
-
-
-def _variables(path: str, text: str) -> dict[str, str]:
-    """The lines NAME=VALUE of a file, as systemd, Docker and shells write them.
-
-    Empty lines and those that begin with # are left out, `export` before a name is fine, and one pair of quotes around
-    a value is taken off; within double quotes a backslash escapes a quote, a backslash, a dollar sign and a backtick.
-    """
-    found = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.removeprefix("export ").lstrip().partition("=")
-        name, value = name.rstrip(), value.strip()
-        if not equals or not name or "\0" in line or any(character.isspace() for character in name):
-            raise Impossible(f"cannot use env_file: {path}, line {number}: expected NAME=VALUE")
-        if len(value) >= 2 and value[0] == value[-1] == "'":
-            value = value[1:-1]
-        elif len(value) >= 2 and value[0] == value[-1] == '"':
-            value = re.sub(r'\\(["\\$`])', r"\1", value[1:-1])
-        found[name] = value
-    return found
 
 
 def find_program(program: str, child_path: str | None, our_path: str | None) -> str:
