@@ -37,7 +37,7 @@ def tricks_in(text: str) -> list[str]:
 def is_clean(colony: Colony, *extra: str) -> None:
     """What people look at: the log, the tables, and the files that a shell would show."""
     shown = [colony.log(), *extra]
-    for words in (["status"], ["status", "--long"], ["check"]):
+    for words in (["status"], ["status", "--long"], ["why"], ["events"], ["check"]):
         where = ["--state", str(colony.state)] if words != ["check"] else []
         shown.append(colony.ctl(*where, *words, check=False))
     shown += [(colony.state / name).read_text() for name in ("events", "supervisor.json")]

@@ -190,17 +190,9 @@ class Supervisor(Service):
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
         self._shown = os.open(f"{self.settings.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-<<<<<<< HEAD
-        self._show()
-
-    def _show(self) -> None:
-        """Hold the lock that others see; who looks at it in that moment keeps us from it, so it is tried again."""
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(self._shown, fcntl.LOCK_EX | fcntl.LOCK_NB)
-=======
         self._show_lock(time.monotonic() + _LOCK_WAIT_S)
 
-    def _show_lock(self, until: float) -> None:
+    def _show_lock(self, until: float = 0.0) -> None:
         """Hold the lock that anybody may try; who tries it at this moment has it for an instant."""
         while True:
             try:
@@ -208,9 +200,8 @@ class Supervisor(Service):
                 return
             except BlockingIOError:
                 if time.monotonic() > until:
-                    return  # somebody keeps it from us: then people are told that no supervisor runs
+                    return  # somebody keeps it from us: until the next scan others are told that no supervisor runs
                 time.sleep(0.001)
->>>>>>> main
 
     @property
     def locks(self) -> tuple[int, int]:
@@ -493,7 +484,7 @@ class Supervisor(Service):
         """The truth about both directories."""
         self._watcher.arm(self.settings.config)
         self._watcher.arm(self.settings.messages)
-        self._show()
+        self._show_lock()
         if self._undescribed:
             self._describe_ourselves()
         self.records.retry()

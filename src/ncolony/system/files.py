@@ -164,13 +164,8 @@ class Directory:
     def _entry(self, path: str, found: os.stat_result, signature: _Signature | None) -> Entry | None:
         """What there is to say of a file; None when it is gone."""
         try:
-<<<<<<< HEAD
-            self._check(path, found)
+            why = self._why_not_trusted(path, found)
             data = self._read(path)
-=======
-            why = (self._open_to_all or self._why_not_trusted(path, found)) if self.strict else ""
-            data = read_small(path)
->>>>>>> main
         except Unreadable as problem:
             return Entry(signature, found.st_mtime_ns, None, str(problem))
         except FileNotFoundError:
@@ -190,10 +185,10 @@ class Directory:
         signature = (found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino)
         return _SAME if signature == known else Entry(signature, found.st_mtime_ns, None, "a symbolic link to nothing")
 
-<<<<<<< HEAD
-    def _check(self, path: str, found: os.stat_result) -> None:
-        if self.strict and (why := self._open_to_all or trust.why_not_trusted(path, found)):
-            raise Unreadable(f"{why}; --no-strict-modes would allow it")
+    def _why_not_trusted(self, path: str, found: os.stat_result) -> str:
+        """Why it is not believed what the file says, or ""."""
+        why = (self._open_to_all or trust.why_not_trusted(path, found)) if self.strict else ""
+        return f"{why}; --no-strict-modes would allow it" if why else ""
 
 
 class Tray(Directory):
@@ -201,14 +196,6 @@ class Tray(Directory):
 
     def _look(self, name: str, known: _Signature | None) -> Entry | None:
         path = f"{self.path}/{name}"
-=======
-    @staticmethod
-    def _why_not_trusted(path: str, found: os.stat_result) -> str:
-        """Why a root supervisor does not run what the file says, or ""."""
-        sticky_directory = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-        if not found.st_mode & 0o002 or sticky_directory:
-            return ""
->>>>>>> main
         with contextlib.suppress(OSError):
             found = os.lstat(path)
             if why := _why_not_followed(found):
