@@ -19,6 +19,7 @@ _INTERRUPTED = 130
 _RUN = {
     "status": ("show", "run"),
     "history": ("past", "run"),
+    "read_logs": ("logs", "run"),
     "shutdown": ("change", "shut_down"),
     "check": ("check", "run"),
     "diff": ("diff", "run"),

@@ -350,6 +350,32 @@ def _fill_apply(verb: _Verb) -> None:
     _fill_wait(verb)
 
 
+def _fill_logs(verb: _Verb) -> None:
+    option = verb.add_argument
+    option("--name", dest="names", action="append", metavar="NAME", help="a process, glob or group; may be repeated")
+    option("-f", "--follow", action="store_true", help="go on with what is still to come, until CTRL-C")
+    option(
+        "-n",
+        "--lines",
+        type=_lines,
+        metavar="LINES",
+        default=argparse.SUPPRESS,
+        help="the newest of each process: 100, with -f 10; or all",
+    )
+    option("--since", metavar="TIME", help="only what is younger: 90s, 10m, 1h30m, 2d, or such as 2026-11-22T18:17")
+    option("--until", metavar="TIME", help="only what is older")
+    option("--grep", metavar="RE", help="only lines in which the Python regular expression is found")
+    option("-t", "--timestamps", action="store_true", help="before each line, when it was printed")
+    option("--stderr", action="store_true", help="only standard error, where it goes a way of its own")
+    option("--json", action="store_true", help="each line as a JSON object on a line")
+    option("--logs", metavar="DIR", help="the supervisor's --logs, where it had one and has ended")
+
+
+def _lines(text: str) -> int | None:
+    """How many lines; None for all."""
+    return None if text == "all" else _count(text)
+
+
 def _fill_add(verb: _Verb) -> None:
     _fill_name(verb)
     option = verb.add_argument
@@ -521,6 +547,12 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
         "NAME [-n COUNT] [--lines] [--json]",
         _with_func("history", _fill_history),
         _finish_name,
+    ),
+    "logs": (
+        "show what processes printed",
+        "[NAME | GLOB | GROUP] … [-f] [-n LINES] [--since TIME] [--grep RE] [-t] [--stderr] [--json]",
+        _with_func("read_logs", _fill_logs),
+        _finish_status,
     ),
     "check": (
         "tell what is wrong with config files",

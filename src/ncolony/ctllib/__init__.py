@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .goals import not_applied as not_applied
     from .goals import wait_for as wait_for
     from .goals import wait_for_converged as wait_for_converged
+    from .logs import choose_logs as choose_logs
+    from .logs import read_logs as read_logs
     from .messages import restart as restart
     from .messages import restart_all as restart_all
     from .messages import restart_group as restart_group
@@ -188,6 +190,8 @@ _ELSEWHERE: dict[str, str] = {
     "Event": "eventlog",
     "events": "eventlog",
     "follow_events": "eventlog",
+    "read_logs": "logs",
+    "choose_logs": "logs",
     # waiting for it
     "wait_for_answer": "waits",
     "wait_for_shutdown": "waits",

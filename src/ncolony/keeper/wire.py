@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # Raised when a message changes its meaning; a supervisor understands this version and the one before.
 PROTOCOL = 3
+# The FIFO of an instance is named by its identity, and with this behind it is that of its standard error alone.
+STDERR = ".err"
 # A start order carries arguments and environment, which execve limits to a few MiB; a welcome lists 10,000 instances.
 _LARGEST = 64 << 20
 _length = struct.Struct("!I")

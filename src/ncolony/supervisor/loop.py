@@ -34,21 +34,22 @@ from ..model.status import LastExit, Status
 from ..system import launch, upgrade
 from ..system.events import Events
 from ..system.files import Directory, Entry, sweep, write_whole
-from ..system.follow import Follower
 from ..system.hands import Hands, Identities
 from ..system.history import Chronicle
 from ..system.inbox import Inbox
 from ..system.limits import raise_descriptor_limit
 from ..system.notify import Notifier
 from ..system.orphans import Orphans
-from ..system.own_log import OwnLog, cut_torn_record, say
+from ..system.own_log import cut_torn_record
 from ..system.places import UnsafeState, make_closed, make_private
 from ..system.records import Records
+from ..system.sinks import plan
 from ..system.trust import why_open
 from ..system.wake import Names, Watcher
 from .definitions import Definitions, Source
 from .known import LIVE, Known, Settings, exit_in, memory_of, policy_of, while_running
 from .memory import MemoryWatch
+from .output import Output
 from .replacing import Replacing
 from .requests import Desk
 
@@ -232,13 +233,11 @@ class Supervisor(Service):
         self.inbox.answered = lambda name, answer: self.happened(
             "message", file=printable(name), result=answer.state, reason=answer.why
         )
-        own_log = OwnLog(f"{settings.state}/forwarding")
-        self.follower = Follower(reactor, self._logs, f"{settings.state}/forwarded", own_log, say, self._forwarded)
-        self.follower.finish()
+        self.output = Output(self, self._logs)
         self.chronicle = Chronicle(settings.state, self._logs, self._problem)
         fifos = self.replacing.received.fifos if self.replacing.received else {}
         self.hands = Hands(reactor, settings.state, self._logs, settings.log_budget, self._report, fifos)
-        self.hands.welcome_sent = lambda: {"read": self.follower.offsets(), "linger": settings.linger}
+        self.hands.welcome_sent = lambda: {"read": self.output.follower.offsets(), "linger": settings.linger}
         self._handle_signals()
         self._describe_ourselves()
         for directory in (f"{settings.state}/status", f"{settings.state}/answers", settings.pids):
@@ -270,7 +269,7 @@ class Supervisor(Service):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             on(number, self.quit)
         on(signal.SIGHUP, lambda: self.notifier.around(self._scan))
-        on(signal.SIGUSR1, lambda: self.hands.order({"do": "reopen"}))
+        on(signal.SIGUSR1, self.output.reopen)
         on(signal.SIGCHLD, self.orphans.reap)
         on(signal.SIGUSR2, self.replacing.begin)
         upgrade.hear_signals()
@@ -346,7 +345,8 @@ class Supervisor(Service):
             policy = known.process.policy  # type: ignore[union-attr]
             memo = [definition.generation, definition.digest, msgspec.to_builtins(policy)]
             order |= {"name": name, "number": number, "memo": memo, "cgroup": self.settings.cgroup}
-            order |= while_running(definition, policy)
+            log = plan(name, definition.config.log, order["cwd"], order["uid"], order["gid"])
+            order |= while_running(definition, policy) | {"follow": msgspec.to_builtins(log)}
             self.instances[identity] = (name, number)
             self.hands.start(identity, order)
         except launch.Impossible as impossible:
@@ -690,9 +690,7 @@ class Supervisor(Service):
         event = change(known.applied, found)
         known.applied = found
         if event is not None:
-            if known.definition is not None and known.identity is not None:
-                settings = while_running(known.definition, found.policy if found else known.process.policy)
-                self.hands.order({"do": "log", "name": name, "id": known.identity, **settings})
+            self.output.resettle(name, known, found.policy if found else known.process.policy)
             if isinstance(event, lifecycle.Removed) and known.file in self.definitions:
                 event = lifecycle.Removed(
                     "there are to be fewer instances" if known.index is not None else "it has instances"
@@ -730,7 +728,7 @@ class Supervisor(Service):
             del self.known[name]
             self._memory.concern(name)
             self.happened("gone", name, reason=reason)
-            self.follower.forget(name)
+            self.output.follower.forget(name)
             self.chronicle.history.forget(name)
             self._dropped.append(name)
         self.records.changed(name)
@@ -764,7 +762,9 @@ class Supervisor(Service):
     def _on_welcome(self, message: dict[str, Any]) -> None:
         """Agree with the keeper about what runs."""
         if self.hands.replace_keeper(message):
+            self.output.drop_told()
             return  # it comes again, in our version
+        self.output.welcome(message["held"])
         self._problem("keeper", self.hands.problem)
         self.orphans.reap()
         held = sorted(message["held"], key=lambda one: (one["name"], one["number"]))
@@ -801,14 +801,17 @@ class Supervisor(Service):
             self._exit_code = 0  # it had come; what begins now is another life, of a container perhaps
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.settings.state}/ending")
-        self.follower.catch_up({one["name"] for one in held if not one["empty"]})
+        self.output.follower.catch_up({one["name"] for one in held if not one["empty"]})
         # The files first: what was removed meanwhile is not started again because its instance has ended.
         told, self.events = self.events, deque()
         if not self.quitting:
             self._apply_all()
         self.events += told
+        self.output.forget_strangers()
         with contextlib.suppress(OSError):
             self.chronicle.history.prune(self.known)
+        if self.settings.config not in self._problems:
+            self.output.attic.look()
         for name in [name for name in self._earlier if name not in self.known]:
             del self._earlier[name]
             self.records.changed(name)
@@ -854,6 +857,11 @@ class Supervisor(Service):
             self.hands.meet(identity, one["pid"], one.get("began"), old=True)
         if known.identity == identity and one["alive"]:
             self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
+            generation, digest, _ = one["memo"]
+            applied = known.applied
+            if applied is not None and applied.generation == generation and applied.digest != digest:
+                # Live keys have changed since it was started, which a keeper that was started later does not know.
+                self.output.resettle(name, known, applied.policy)
         if ended is not None:
             self._on_exited({**one, "again": True})
         if known.identity == identity and not self.replacing.was_handed(name, number):
@@ -923,6 +931,7 @@ class Supervisor(Service):
         if known is None or known.identity != message["id"]:
             return
         reach("started.told")
+        self.output.started(name, known, message)
         self.hands.meet(message["id"], message["pid"], message.get("began"), old=False)
         known.pid = message["pid"]
         self._by_pid[message["pid"]] = name
@@ -997,7 +1006,8 @@ class Supervisor(Service):
             signal=last.signal, core=last.core, oom=last.oom, cpu=last.cpu, rss_kb=last.rss_kb, text=last.text,
             reason=known.process.reason if stopped and known.process else "",
         )  # fmt: skip
-        self.chronicle.note(name, record, about.get("since", 0) if ran else None, again)
+        since = {"since": 0} | {key: about[key] for key in ("since", "since_stderr") if key in about}
+        self.chronicle.note(name, record, since if ran else None, again)
 
     def _record_exits(self, last: bool = False) -> None:
         """Write down how instances ended; only then, or at our own end, may the keeper forget them."""
@@ -1020,23 +1030,10 @@ class Supervisor(Service):
         self._memory.measured(message["sizes"])
 
     def _on_trouble(self, message: dict[str, Any]) -> None:
-        known = self.known.get(message["name"])
-        if known is not None and known.trouble != message["why"]:
-            known.trouble = message["why"]
-            healed = f"its output is written again; {message['dropped']} bytes of it were dropped"
-            _log.error("{name}: {why}", name=message["name"], why=message["why"] or healed)
-            self.records.changed(message["name"])
-
-    # output
+        self.output.trouble(message)
 
     def _on_output(self, message: dict[str, Any]) -> None:
-        self.follower.output(message["name"], message["from"], message["to"], message["last"])
-        if message["name"] not in self.known:
-            self.follower.forget(message["name"])  # once that is forwarded
-
-    def _forwarded(self, name: str, offset: int) -> None:
-        self.hands.order({"do": "read", "name": name, "to": offset})
-        self.hands.flush()
+        self.output.written(message)
 
     # requests
 
@@ -1068,7 +1065,7 @@ class Supervisor(Service):
         process, applied, definition = known.process, known.applied, known.definition
         shown = name if problem_with_name(name) is None else printable(name)
         wall, now = time.time(), self.reactor.seconds()
-        notes = ((known.trouble,) if known.trouble else ()) + self.records.trouble(name)
+        notes = (*known.troubles.values(), *self.records.trouble(name))
         if process is None:
             return Status(
                 name=shown, state="FATAL", wanted="up", pid=None, instance=0, since=wall, started=None, restarts=0,
@@ -1164,7 +1161,7 @@ class Supervisor(Service):
         if self._live:
             return
         if self.hands.agreed and not self.hands.leaving:
-            self.follower.when_idle(self._let_the_keeper_go)
+            self.output.follower.when_idle(self._let_the_keeper_go)
 
     def _let_the_keeper_go(self) -> None:
         self._record_exits(last=True)
