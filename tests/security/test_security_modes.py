@@ -41,6 +41,8 @@ def in_table(path: Path) -> str:
         return f"{parts[0]}/NAME"
     if parts[:1] == ["logs"] and len(parts) >= 2:
         parts[1] = "NAME"
+        if len(parts) == 4:  # standard error has the same files
+            del parts[2]
     if parts[:1] in (["fifo"], ["config"], ["instances"]) and len(parts) == 2:
         return f"{parts[0]}/INSTANCE"
     if parts[:1] in (["answers"], ["rejected"]) and len(parts) == 2:
@@ -63,12 +65,15 @@ def use_everything(colony: Colony) -> None:
     colony.put("large", {"args": [SLEEP, "100000"], "uid": NOBODY, "mycorp.text": "x" * 200_000})
     colony.put("many", {"args": [SLEEP, "100000"], "instances": 2})
     colony.put("dies", {"args": [*shell, "echo secret; exit 1"], "max_restart_delay": 0.1, "min_restart_delay": 0.1})
+    script = "echo x >&2; exec sleep 100000"
+    log = {"stderr": True, "stdout": str(colony.root / "own"), "compress": True}
+    colony.put("split", {"args": [*shell, script], "log": log})
     script = "seq 3000; printf tail; exec sleep 100000"
     colony.put("loud", {"args": [*shell, script], "uid": NOBODY, "log": {"max_bytes": 4096}, "cwd": "/"})
     colony.put("trial", {"args": [SLEEP, "100000"]})
     colony.wait_until_running("trial")
     colony.put("trial", {"args": [SLEEP, "100001"], "threshold": 1000, "rollback_if_not_ready": 1000})
-    for name in ("large", "many:0", "many:1", "loud"):
+    for name in ("large", "many:0", "many:1", "loud", "split"):
         colony.wait_until_running(name)
     colony.send({"type": "RESTART", "name": "many"})
     colony.send({"type": "RESTART", "name": "loud"})
@@ -77,6 +82,7 @@ def use_everything(colony: Colony) -> None:
     colony.wait_for(lambda: (colony.state / "rejected" / odd).exists(), "nonsense is set aside")
     colony.wait_for(lambda: list((colony.logs / "loud").glob("*.log")), "a log is rotated")
     colony.wait_for(lambda: (colony.logs / "loud" / "cuts").exists(), "a cut is noted")
+    colony.wait_for(lambda: (colony.logs / "split" / "stderr" / "current").exists(), "an error is kept")
     colony.wait_for(lambda: (colony.state / "history" / "dies").exists(), "an end is recorded")
     colony.wait_for(lambda: (colony.state / "applied").exists(), "what is applied is noted")
 
@@ -89,8 +95,8 @@ def test_the_table_is_what_is_there(open_colony: Colony, umask: int) -> None:
     use_everything(open_colony)
     seen = set()
     for path in tree(open_colony.state):
-        if re.fullmatch(r"\..*\.new", path.name):
-            continue
+        if re.fullmatch(r"\.[0-9]+-.*\.new", path.name):
+            continue  # about to be renamed
         try:
             found = path.lstat()
         except FileNotFoundError:

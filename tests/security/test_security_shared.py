@@ -3,7 +3,8 @@
 $TMPDIR/ncolony-UID: `test_a_state_directory_that_another_made`, `test_a_link_to_our_own_directory_that_another_made`,
 `test_the_command_line_does_not_believe_it_either`, `test_names_of_temporary_files` (messages and config),
 `test_a_pid_file_is_never_written_through_a_link`, `test_a_log_directory_of_another_user`,
-`test_a_log_is_never_written_through_a_link`, `test_shutdown_makes_no_file_elsewhere`.
+`test_a_log_is_never_written_through_a_link`, `test_an_own_file_in_a_directory_of_the_process`,
+`test_shutdown_makes_no_file_elsewhere`.
 """
 
 from __future__ import annotations
@@ -158,6 +159,31 @@ def test_a_log_is_never_written_through_a_link(open_colony: Colony, name: str) -
     open_colony.wait_until_running("web", instance=2)
     open_colony.stop()
     assert victim.read_text() == "as it was"
+
+
+@pytest.mark.parametrize("whose", ["the user", "root"])
+def test_an_own_file_in_a_directory_of_the_process(open_colony: Colony, whose: str) -> None:
+    """With `log.stdout` in a directory that its user may write, root follows no link that this user made there."""
+    home, target = open_colony.root / "home", open_colony.root / "target"
+    home.mkdir()
+    target.mkdir()
+    os.chown(home, ALICE, ALICE)
+    (home / "logs").symlink_to(target)
+    if whose == "the user":
+        os.lchown(home / "logs", ALICE, ALICE)
+    script = "echo hello; exec sleep 100000"
+    config = {"args": ["/bin/sh", "-c", script], "uid": ALICE, "cwd": str(home), "log": {"stdout": "logs/out"}}
+    open_colony.put("web", config)
+    open_colony.start()
+    if whose == "root":
+        open_colony.wait_for(lambda: (target / "out").exists() and (target / "out").read_text(), "it is written")
+        return
+    status = open_colony.wait_for(
+        lambda: (one := open_colony.status("web")) and one["warnings"] and one, "the status says so"
+    )
+    assert f"logs is a symbolic link of user {ALICE}" in status["warnings"][0]
+    assert status["state"] == "RUNNING"
+    assert os.listdir(target) == []
 
 
 def test_shutdown_makes_no_file_elsewhere(open_colony: Colony) -> None:

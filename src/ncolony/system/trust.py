@@ -6,8 +6,12 @@ Who owns a directory, and who is in the group that may write it, was chosen by w
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
+
+# As many as Linux follows itself (path_resolution(7)).
+_MOST_LINKS = 40
 
 
 def why_open(directory: str) -> str:
@@ -49,6 +53,41 @@ def why_not_trusted(path: str, found: os.stat_result) -> str:
     target = os.path.realpath(path)
     place = os.path.dirname(target)
     return why_open(place) or _why_added(target, found, place, os.stat(place))
+
+
+def open_directory(path: str) -> int:
+    """A descriptor of the directory `path`, which is absolute. As root, no link that another user made leads there.
+
+    What is opened by it stays in that directory, whoever exchanges names meanwhile.
+
+    :raises OSError: when it is not there, or such a link is.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if os.geteuid() != 0:
+        return os.open(path, flags)
+    names, links = path.split("/")[::-1], 0
+    directory = os.open("/", flags)
+    try:
+        while names:
+            name = names.pop()
+            found = os.stat(name or ".", dir_fd=directory, follow_symlinks=False)
+            if not stat.S_ISLNK(found.st_mode):
+                inner = os.open(name or ".", flags | os.O_NOFOLLOW, dir_fd=directory)
+            else:
+                links += 1
+                if found.st_uid != 0:
+                    raise OSError(errno.EPERM, f"{name} is a symbolic link of user {found.st_uid}")
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                target = os.readlink(name, dir_fd=directory)
+                names += target.split("/")[::-1]
+                inner = os.open("/" if target.startswith("/") else ".", flags, dir_fd=directory)
+            os.close(directory)
+            directory = inner
+    except OSError:
+        os.close(directory)
+        raise
+    return directory
 
 
 def _why_added(path: str, found: os.stat_result, place: str, holder: os.stat_result) -> str:
