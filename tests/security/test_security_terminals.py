@@ -1,16 +1,20 @@
 """Nothing that a process, a file's name or a message says reaches a terminal or a line of a log as anything but text.
 
-`test_output` (log in text and JSON, history, `status --long`), `test_a_line_cannot_pass_for_anothers`,
+`test_output` (log in text and JSON, history, `status --long`), `test_kept_output_on_a_terminal` (`ctl logs`),
+`test_a_line_cannot_pass_for_anothers`,
 `test_reasons_and_problems` (config files), `test_names_of_files` (config and messages), `test_messages`,
 `test_what_a_process_calls_itself` (`holding`), `test_names_that_deceive`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -64,6 +68,42 @@ def test_output(colony: Colony, log_format: str) -> None:
     if log_format == "json":
         lines = [json.loads(line[1:]).get("line") for line in colony.log().split("\n") if line]
         assert "a\x1b[2Jb" in lines
+
+
+def test_kept_output_on_a_terminal(colony: Colony) -> None:
+    """`ctl logs` shows kept output escaped where it writes to a terminal, and as it came where it does not."""
+    printed = "".join(f"a{trick}b\n" for trick in TRICKS).encode()
+    script = f"import os, signal; os.write(1, {printed!r}); signal.pause()"
+    colony.put("web", {"args": [sys.executable, "-I", "-S", "-c", script]})
+    colony.start()
+    colony.wait_for(lambda: colony.output("web") == printed, "everything is kept")
+    command = [
+        sys.executable,
+        "-m",
+        "ncolony",
+        "ctl",
+        *colony.ctl_places(),
+        "--state",
+        str(colony.state),
+        "logs",
+        "web",
+    ]
+    ours, theirs = pty.openpty()
+    try:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs) as shower:
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # that is how a terminal ends
+                while part := os.read(ours, 1 << 16):
+                    shown += part
+        assert shower.returncode == 0
+    finally:
+        os.close(ours)
+    text = shown.decode().replace("\r\n", "\n")
+    assert "a\\x1b[2Jb" in text
+    assert tricks_in(text) == []
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert done.stdout == printed
 
 
 def test_a_line_cannot_pass_for_anothers(colony: Colony) -> None:
