@@ -6,18 +6,20 @@ JOBS ?= 4
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-input
 READY := $(VENV)/.ready-to-run
 READY_DEV := $(VENV)/.ready-to-develop
+READY_FUZZ := $(VENV)/.ready-to-fuzz
 
 # As in an activated virtual environment: `python` is this one.
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test chaos bench-ctl quick lint format docs man schema tour lock dev clean
+.PHONY: help demo test chaos fuzz bench-ctl quick lint format docs man schema tour lock dev clean
 
 help:
 	@echo "make demo    run the example colony until CTRL-C (DEMO_SECONDS=10 make demo ends by itself)"
 	@echo "make test    all tests (PYTEST='-k name' chooses; JOBS=1 for one at a time)"
 	@echo "make chaos   kill supervisor and keeper at random for SECONDS=60 and count what came of it (SEED=N repeats)"
+	@echo "make fuzz    feed every parser with what it was not made for, FUZZ_SECONDS=60 each (TARGET=name for one)"
 	@echo "make bench-ctl  how long the command line takes among 1,000 processes"
 	@echo "make quick   the rules' unit tests and the linter, in seconds"
 	@echo "make lint    formatting, linter, types"
@@ -39,6 +41,11 @@ $(READY_DEV): requirements/dev.txt $(READY)
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# For some versions of Python there is no atheris; inputs are made by chance then.
+$(READY_FUZZ): requirements/fuzz.txt $(READY_DEV)
+	@$(PIP) --require-hashes -r requirements/fuzz.txt || echo "atheris cannot be installed"
+	@touch $@
+
 dev: $(READY_DEV)
 
 demo: $(READY)
@@ -51,6 +58,11 @@ SECONDS ?= 60
 
 chaos: $(READY_DEV)
 	@$(BIN)/python tests/chaos/storm.py $(SECONDS)
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(READY_FUZZ)
+	@$(BIN)/python tests/fuzz/run.py "$(TARGET)" $(FUZZ_SECONDS)
 
 bench-ctl: $(READY)
 	@$(BIN)/python bench/ctl.py

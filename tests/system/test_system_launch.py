@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import ncolony
-from ncolony.model.config import Problem, ProcessConfig, decode, define
+from ncolony.model.config import Definition, Problem, ProcessConfig, decode, define
 from ncolony.system.launch import (
     Impossible,
     Owner,
@@ -219,3 +219,12 @@ def test_present_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert os.umask(before) == 0o037
     assert (found.cwd, found.umask, found.nofile) == (str(tmp_path), 0o037, 5)
     assert found.environ["SOME_NAME"] == "some value"
+
+
+def test_why_it_cannot_be_started_is_one_printable_line() -> None:
+    """A path with control characters is quoted in a way that harms no terminal."""
+    found = define("web", b'{"args": ["x"], "env_file": "/\\u001b[31m\\n"}')
+    assert isinstance(found, Definition)
+    with pytest.raises(Impossible) as caught:
+        order(found, Surroundings({}, "/", 0o22, None), {})
+    assert str(caught.value) == r"cannot read env_file: /\x1b[31m\n: No such file or directory"

@@ -56,7 +56,7 @@ def build() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str]) -> int:
     """Print a script, or answer one that asks; returns the exit status."""
-    if words[:1] == [_ASK]:
+    if words[:1] == [_ASK] and len(words) >= (4 if words[1:2] == ["bash"] else 2):
         shell, typed = words[1], list(words[2:])
         say(_for_bash(typed[0], typed[1]) if shell == "bash" else _as_lines(*candidates(typed)))
         return 0

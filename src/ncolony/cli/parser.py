@@ -58,7 +58,7 @@ class _Help(argparse.HelpFormatter):
 
 def _columns() -> int:
     given = os.environ.get("COLUMNS", "")
-    if given.isdigit() and int(given):
+    if given.isdecimal() and int(given):
         return int(given)
     try:
         return os.get_terminal_size(1).columns or 80

@@ -93,6 +93,12 @@ DEFAULT_WAIT_S = 30.0
 class Error(Exception):
     """What could not be done and why, in one line: "cannot add 'x': the name contains '/'"."""
 
+    def __str__(self) -> str:
+        from ncolony.model.names import printable
+
+        # It may quote a file that somebody else has written.
+        return printable(super().__str__())
+
 
 class BadValue(Error, ValueError):
     """A name or value that no definition or message may have."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ncolony.ctllib.common import parsed, refused, state_directory
+from ncolony.ctllib.fitting import fitting
 from ncolony.ctllib.reports import number
 
 TYPE_CHECKING = False  # see ncolony.ctllib
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _OLD, _CURRENT = "events.old", "events"
 _CHUNK = 1 << 16
+_KINDS: dict[str, type] = {"state": str, "instance": int, "pid": int, "reason": str}
 _DEED = "show what happened"
 
 
@@ -39,6 +41,7 @@ class Event:
 
     def __init__(self, record: Mapping[str, Any]) -> None:
         self.record = dict(record)
+        record = fitting(record, _KINDS)
         self.at, self.event, self.name = float(record["at"]), record["event"], record["name"]
         self.state, self.instance = record.get("state") or "", record.get("instance")
         self.pid, self.reason = record.get("pid"), record.get("reason") or ""

@@ -6,6 +6,7 @@ import os
 
 from ncolony.ctllib import NOT_SEEN
 from ncolony.ctllib.common import check_name, no_such_process, parsed, read, refused, shown, state_directory
+from ncolony.ctllib.fitting import fitting
 from ncolony.model import names as _names
 
 TYPE_CHECKING = False  # see ncolony.ctllib
@@ -38,6 +39,7 @@ class LastExit:
     rss_kb: int | None
 
     def __init__(self, record: Mapping[str, Any]) -> None:
+        record = fitting(record, _EXIT)
         self.code = record.get("code")
         self.signal = record.get("signal")
         self.at = number(record.get("at")) or 0.0
@@ -69,6 +71,7 @@ class PastExit(LastExit):
 
     def __init__(self, record: Mapping[str, Any], name: str = "") -> None:
         super().__init__(record)
+        record = fitting(record, _EXIT)
         self.record, self.name = dict(record), name
         self.id, self.instance = record.get("id") or "", record.get("instance") or 0
         self.pid, self.started = record.get("pid"), number(record.get("started"))
@@ -82,8 +85,9 @@ class PastExit(LastExit):
 class Status:
     """One process as its supervisor last reported it. Times are wall-clock seconds, for people only.
 
-    `record` is the whole report as a JSON object. `state` is UNKNOWN, with the reason in `problem`, when the report
-    cannot be read. `file` is the name of its config file, which the copies of a process share. `memory` is bytes.
+    `record` is the whole report as a JSON object; values in it that are of a wrong type are as if they were not there.
+    `state` is UNKNOWN, with the reason in `problem`, when the report cannot be read. `file` is the name of its config
+    file, which the copies of a process share. `memory` is bytes.
     """
 
     __slots__ = (
@@ -139,7 +143,10 @@ class Status:
     record: dict[str, Any]
 
     def __init__(self, name: str, record: Mapping[str, Any]) -> None:
-        self.record = full = {"name": name, **_EMPTY, **record}
+        self.record = full = dict(fitting({"name": name, **_EMPTY, **record}, _STATUS, _EMPTY))
+        full["name"] = full["name"] or name
+        if full["last_exit"] is not None:
+            full["last_exit"] = fitting(full["last_exit"], _EXIT)
         self.name = name
         self.state, self.wanted = full["state"], full["wanted"]
         self.pid, self.instance = full["pid"], full["instance"]
@@ -148,7 +155,7 @@ class Status:
         self.reason, self.problem, self.warnings = full["reason"], full["problem"], full["warnings"]
         self.group, self.enabled = full["group"], full["enabled"]
         self.generation, self.digest = full["generation"], full["digest"]
-        self.last_exit = LastExit(full["last_exit"]) if isinstance(full["last_exit"], dict) else None
+        self.last_exit = LastExit(full["last_exit"]) if full["last_exit"] is not None else None
         self.holding, self.waiting_for = full["holding"], full["waiting_for"]
         self.file = full["file"] = full["file"] or shared_name(name)
         self.ready_at, self.memory = number(full["ready_at"]), full["memory"]
@@ -187,6 +194,43 @@ _EMPTY: dict[str, Any] = {
     "memory": None,
     "waiting_for": [],
 }
+_STATUS: dict[str, type] = {
+    "name": str,
+    "state": str,
+    "wanted": str,
+    "pid": int,
+    "instance": int,
+    "since": float,
+    "started": float,
+    "restarts": int,
+    "next_try": float,
+    "reason": str,
+    "problem": str,
+    "warnings": list,
+    "group": list,
+    "enabled": bool,
+    "generation": str,
+    "digest": str,
+    "last_exit": dict,
+    "holding": list,
+    "file": str,
+    "ready_at": float,
+    "rolled_back": str,
+    "memory": int,
+    "waiting_for": list,
+}
+_EXIT: dict[str, type] = {
+    "code": int,
+    "signal": str,
+    "text": str,
+    "id": str,
+    "instance": int,
+    "pid": int,
+    "reason": str,
+    "lines": list,
+}
+_ANSWER: dict[str, type] = {"state": str, "why": str, "names": list, "generation": str}
+_SUPERVISOR: dict[str, type] = {"pid": int, "version": str, "started": float, "problems": list}
 # What every line of history holds, and of which type.
 _PAST: dict[str, type | tuple[type, ...]] = {"id": str, "instance": int, "at": (int, float), "text": str}
 
@@ -202,6 +246,7 @@ class Supervisor:
     problems: list[str]
 
     def __init__(self, record: Mapping[str, Any]) -> None:
+        record = fitting(record, _SUPERVISOR)
         self.pid = record.get("pid")
         self.version = record.get("version") or ""
         self.started = record.get("started") or 0.0
@@ -220,6 +265,7 @@ class Answer:
     generation: str
 
     def __init__(self, record: Mapping[str, Any]) -> None:
+        record = fitting(record, _ANSWER)
         self.accepted = bool(record.get("accepted"))
         self.state = record.get("state") or "accepted"
         self.why = record.get("why") or ""
@@ -241,6 +287,7 @@ class Applied:
     at: float
 
     def __init__(self, record: Mapping[str, Any]) -> None:
+        record = fitting(record, _ANSWER)
         self.generation, self.at = record.get("generation") or "", number(record.get("at")) or 0.0
         self.files, self.problems = int(number(record.get("files")) or 0), int(number(record.get("problems")) or 0)
 

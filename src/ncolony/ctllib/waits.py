@@ -9,6 +9,7 @@ from ncolony.ctllib import DEFAULT_WAIT_S, NO_SUPERVISOR, Error, Failed, NotTher
 from ncolony.ctllib.common import check_name, poll, read, refused, shown, state_directory
 from ncolony.ctllib.messages import end_keeper
 from ncolony.ctllib.reports import Answer, Status, answer, copies_in, reported, supervisor
+from ncolony.model.names import MOST_INSTANCES
 
 TYPE_CHECKING = False  # see ncolony.ctllib
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ def _defined(places: Places, name: str, goal: str) -> tuple[Definition | None, i
 
 def copies_of(name: str, instances: object) -> list[str]:
     """The processes that a config file `name` with this value of its key `instances` stands for."""
-    if not isinstance(instances, int) or isinstance(instances, bool):
-        return [name]
+    if not isinstance(instances, int) or isinstance(instances, bool) or instances > MOST_INSTANCES:
+        return [name]  # whatever the file says of it is not in force
     return [f"{name}:{number}" for number in range(instances)]
 
 

@@ -186,7 +186,7 @@ class Keeper:
             self.inbox += self.unpacker.feed(data)
         except BlockingIOError:
             return
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             self.hang_up()
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -246,12 +246,13 @@ class Keeper:
         identity = order["id"]
         if identity in self.by_id:
             return
+        order = adopt.sensible_order(order)
         reach("start.ordered")
         began = time.monotonic()
         intent = {key: order.get(key) for key in ("name", "number", "memo", "follow", "log", "stop", "scope")}
         intent |= {"step": "intent", "boot": self.boot, "started": began}
         if order.get("cgroup"):
-            intent["cgroup"] = f"{order['cgroup']}/{identity[:16]}"  # the rest is not for everybody to read
+            intent["cgroup"] = f"{order['cgroup']}/{adopt.group_name(identity)}"
         instance = Instance(identity, intent, self.logs)
         for pipe in instance.pipes:
             if pipe.log.read_to is None:
@@ -274,7 +275,7 @@ class Keeper:
         except OSError as error:
             self.refuse(instance, f"cannot keep a record of it in {self.state}: {error.strerror}")
             return
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:
             self.refuse(instance, f"cannot run it: {error}")
             return
         reach("start.spawned")
@@ -383,6 +384,7 @@ class Keeper:
 
     def do_log(self, order: dict[str, Any]) -> None:
         """New sizes for the log of a running process, and how it is to be stopped should we have to."""
+        order = adopt.sensible_order(order)
         self.logs.get(order["name"]).configure(order["log"])
         if (errors := self.logs.by_name.get(f"{order['name']}/stderr")) is not None:
             errors.configure(order["log"])
@@ -462,8 +464,9 @@ class Keeper:
             for name in (identity, identity + STDERR):
                 try:
                     found[name] = os.open(self.fifo_path(name), os.O_RDWR | os.O_NONBLOCK)
-                except FileNotFoundError:
-                    continue
+                except OSError as error:
+                    if error.errno in kernel.NO_DESCRIPTORS:
+                        raise
         return found
 
     def close_fifos(self, instance: Instance) -> None:

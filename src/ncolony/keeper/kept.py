@@ -12,6 +12,8 @@ import struct
 # One record of an index: everything before this offset was written by this time (wall clock, in nanoseconds).
 ENTRY = struct.Struct("!QQ")
 ENDINGS = ("log", "log.gz", "index")
+# A log is counted in bytes from its first ever; seek(2) takes no more.
+MOST_BYTES = (1 << 63) - 1
 
 
 def older(directory: str) -> list[tuple[int, int]]:
@@ -19,7 +21,7 @@ def older(directory: str) -> list[tuple[int, int]]:
     starts = set()
     for name in os.listdir(directory):
         start, _, ending = name.partition(".")
-        if ending in ENDINGS[:2] and start.isdigit():
+        if ending in ENDINGS[:2] and start.isdecimal() and int(start) <= MOST_BYTES:
             starts.add(int(start))
     sizes = [(start, size_of(f"{directory}/{start:020d}")) for start in sorted(starts)]
     return [(start, size) for start, size in sizes if size is not None]

@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 
-from kept import ENDINGS, ENTRY, older
+from kept import ENDINGS, ENTRY, MOST_BYTES, older
 from kernel import CUT, NO_DESCRIPTORS, reach
 
 TYPE_CHECKING = False
@@ -144,7 +144,8 @@ class Log:
                 begin, ended, self.read_to or 0
             )  # also when somebody removed the files: what follows is still counted on
         if os.lseek(self.index, 0, os.SEEK_END) >= ENTRY.size:
-            begin = max(begin, ENTRY.unpack(os.pread(self.index, ENTRY.size, 0))[0])
+            said = ENTRY.unpack(os.pread(self.index, ENTRY.size, 0))[0]
+            begin = max(begin, said) if said <= MOST_BYTES else begin
         else:
             os.write(self.index, ENTRY.pack(begin, time.time_ns()))
         self.start = begin

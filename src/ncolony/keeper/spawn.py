@@ -60,7 +60,7 @@ class Journal:
                     try:
                         found = json.loads(line)
                         steps[found["step"]] = found
-                    except (ValueError, KeyError, TypeError):
+                    except (ValueError, KeyError, TypeError, RecursionError):
                         continue
             yield identity, steps
 
@@ -118,10 +118,10 @@ def _by_posix_spawn(order: dict[str, Any], fifos: list[str]) -> int:
 
     This thread is the only one that uses files, so nobody else sees the borrowed directory, umask and limit.
     """
-    _enter(order["cwd"])
-    umask = os.umask(order["umask"])
-    limit = _lower_limit(order.get("nofile"))
+    umask, limit = os.umask(order["umask"]), None
     try:
+        _enter(order["cwd"])
+        limit = _lower_limit(order.get("nofile"))
         return os.posix_spawn(
             order["path"],
             order["argv"],

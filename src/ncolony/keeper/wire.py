@@ -41,7 +41,16 @@ class Unpacker:
                 raise ValueError(f"a message of {length} bytes")
             if len(rest) - at - 4 < length:
                 break
-            messages.append(json.loads(rest[at + 4 : at + 4 + length]))
+            message = _unpacked(rest[at + 4 : at + 4 + length])
+            if isinstance(message, dict):  # nothing else says anything
+                messages.append(message)
             at += 4 + length
         del rest[:at]
         return messages
+
+
+def _unpacked(body: bytearray) -> object:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("a message that is nested too deeply") from None

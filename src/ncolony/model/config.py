@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from .names import MOST_INSTANCES as MOST_INSTANCES
 from .names import printable
 
 # Keys whose change applies at once, without a restart (DESIGN 3). Sizes inside `log` are live too.
@@ -26,7 +27,6 @@ RESERVED_KEYS = frozenset("ready after check watchdog".split())
 LIMITS = frozenset(
     "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 )
-MOST_INSTANCES = 10_000
 # uid_t and gid_t are 32 bits and the last value means "leave as it is" (setresuid(2)).
 LARGEST_ID = 2**32 - 2
 _TOO_LONG_TO_SHOW = 60

@@ -110,3 +110,14 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     goal: str = ""
     since: dict[str, int] = {}
     at_once: int = 0  # of a rolling restart
+
+
+_answer_decoder = msgspec.json.Decoder(Answer)
+
+
+def decode_answer(data: bytes) -> Answer | None:
+    """The answer in `data`, or None when it is not one (torn, or from another version)."""
+    try:
+        return _answer_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

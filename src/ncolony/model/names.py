@@ -7,6 +7,8 @@ LONGEST = 250
 # Line and paragraph separators, and what turns the direction of writing around: a line with one of them may be shown as
 # two, or as another one.
 DECEPTIVE = "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+# The copies of one process, NAME:0 and so on.
+MOST_INSTANCES = 10_000
 _IGNORED_ENDINGS = (".new", "~", ".swp", ".tmp", ".bak")
 
 
@@ -40,7 +42,11 @@ def problem_with_name(name: str) -> str | None:
 
 def printable(name: str) -> str:
     """`name` as it can be shown to people and put into JSON: what is not text is escaped."""
-    if name.isascii() and name.isprintable():
-        return name
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return name if name.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in name)
+
+
+def _escaped(character: str) -> str:
+    # os.fsdecode makes such a character of a byte that is not UTF-8.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

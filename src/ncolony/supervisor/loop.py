@@ -43,6 +43,7 @@ from ..system.orphans import Orphans
 from ..system.own_log import cut_torn_record
 from ..system.places import UnsafeState, make_closed, make_private
 from ..system.records import Records
+from ..system.reports import checked
 from ..system.sinks import plan
 from ..system.trust import why_open
 from ..system.wake import Names, Watcher
@@ -279,9 +280,10 @@ class Supervisor(Service):
         settings = self.settings
         about = {
             "pid": os.getpid(), "version": __version__, "started": self._began,
-            "problems": list(self._problems.values()),
-            "config": os.path.abspath(settings.config), "messages": os.path.abspath(settings.messages),
-            "state": settings.state, "logs": self._logs, "keeper": self.hands.pid,
+            "problems": [printable(problem) for problem in self._problems.values()],
+            "config": printable(os.path.abspath(settings.config)),
+            "messages": printable(os.path.abspath(settings.messages)),
+            "state": printable(settings.state), "logs": printable(self._logs), "keeper": self.hands.pid,
         }  # fmt: skip
         try:
             write_whole(f"{settings.state}/supervisor.json", msgspec.json.encode(about))
@@ -739,7 +741,11 @@ class Supervisor(Service):
     # the keeper
 
     def _report(self, message: dict[str, Any]) -> None:
-        self.guarded(getattr(self, "_on_" + message["is"], self._on_anything), message)
+        self.guarded(self._hear, message)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        message = checked(message)
+        getattr(self, "_on_" + message["is"], self._on_anything)(message)
 
     def _on_anything(self, message: dict[str, Any]) -> None:
         """What a keeper of a later version says is not for us."""
@@ -881,8 +887,10 @@ class Supervisor(Service):
 
     def _adopt(self, name: str, known: Known, one: dict[str, Any]) -> None:
         former = known.process
-        generation, digest, policy = one["memo"]
-        policy = msgspec.convert(policy, Policy)
+        try:
+            generation, digest, policy = msgspec.convert(one["memo"], tuple[str, str, Policy])
+        except msgspec.ValidationError:  # whatever it was started from, it is not the present definition
+            generation, digest, policy = "", "", self.settings.policy
         memory = None
         if (status := self._earlier.pop(name, None)) is not None:
             known.last_exit, memory = status.last_exit, memory_of(status)

@@ -50,7 +50,8 @@ def sweep(directory: str) -> None:
     with contextlib.suppress(OSError), os.scandir(directory) as listing:
         for found in listing:
             writer, _, rest = found.name.removeprefix(".").partition("-")
-            if found.name.startswith(".") and rest.endswith(".new") and writer.isdigit() and not _is_there(int(writer)):
+            is_ours = found.name.startswith(".") and rest.endswith(".new") and writer.isdecimal()
+            if is_ours and not _is_there(int(writer)):
                 os.unlink(found.path)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from twisted.logger import Logger
 
-from ..keeper.kept import older
+from ..keeper.kept import MOST_BYTES, older
 from ..keeper.kernel import CUT, reach
 from ..model.config import LogConfig
 from .compress import Compressor
@@ -559,7 +559,8 @@ class Follower:
         ended = before[-1][0] + before[-1][1] if before else 0
         try:
             with open(f"{directory}/current.index", "rb") as index:
-                return max(ended, int.from_bytes(index.read(8), "big"))
+                said = int.from_bytes(index.read(8), "big")
+                return max(ended, said) if said <= MOST_BYTES else ended
         except (FileNotFoundError, NotADirectoryError):
             return ended
 

@@ -278,7 +278,7 @@ class Hands:
                     self.meet(identity, steps["record"]["pid"], steps["record"]["began"], old=True)
                 else:
                     unrecorded.add(identity)
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue
         for identity, pid in find_marked(unrecorded).items():
             began = start_time(pid)
@@ -381,7 +381,7 @@ class Hands:
             return
         self._retry = _RETRY_S[0]
         for message in messages:
-            if message["is"] == "upgrading":
+            if message.get("is") == "upgrading":
                 self._upgrading = True
             else:
                 self._report(message)

@@ -15,7 +15,7 @@ from ..decide.answer import Goal, Verdict, verdict
 from ..decide.lifecycle import Process
 from ..keeper.kernel import reach
 from ..model.config import Problem
-from ..model.message import Answer, Message, decode
+from ..model.message import Answer, Message, decode, decode_answer
 from ..model.names import is_ignored, printable
 from .files import Entry, Tray, write_whole
 
@@ -93,11 +93,11 @@ class Inbox:
         path = f"{self._answers}/{name}"
         try:
             with open(path, "rb") as file:
-                answer = msgspec.json.decode(file.read(), type=Answer)
+                answer = decode_answer(file.read())
             # One that was accepted is carried on with: see Requests.resume.
-            over = answer.state != "accepted" or bool(answer.goal)
+            over = answer is not None and (answer.state != "accepted" or bool(answer.goal))
             return os.stat(path).st_mtime_ns >= entry.mtime_ns and over
-        except (OSError, msgspec.DecodeError):
+        except OSError:
             return False
 
     def remove(self, name: str) -> bool:
@@ -202,9 +202,9 @@ class Inbox:
         with contextlib.suppress(OSError), os.scandir(self._answers) as listing:
             for found in listing:
                 self._given[found.name] = self._reactor.seconds()
-                with open(found.path, "rb") as file, contextlib.suppress(msgspec.DecodeError):
-                    answer = msgspec.json.decode(file.read(), type=Answer)
-                    if answer.state == "accepted":
+                with contextlib.suppress(OSError), open(found.path, "rb") as file:
+                    answer = decode_answer(file.read())
+                    if answer is not None and answer.state == "accepted":
                         unfinished.append((found.name, answer))
         return unfinished
 

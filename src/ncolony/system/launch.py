@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ..model.config import Definition, ProcessConfig
+from ..model.names import printable
 from ..model.variables import parse_variables
 from .files import Unreadable, read_small
 from .notify import OURS_ALONE
@@ -21,6 +22,9 @@ LONGEST_STRING = 128 * 1024
 
 class Impossible(Exception):
     """The process cannot be started as things are; the text says why, in the user's words."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())  # a path may hold anything
 
 
 class Surroundings(msgspec.Struct, frozen=True):

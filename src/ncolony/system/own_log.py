@@ -7,17 +7,19 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import msgspec
 from twisted.logger import Logger, globalLogPublisher
 
+from ..keeper.kept import MOST_BYTES
 from .lines import LONGEST_LINE, escaped, whole_characters
 
 _output = Logger(namespace="ncolony.output")
 # More than a piece can become in the log: every byte escaped, and 300 bytes around each line.
 _LONGEST_TAIL = 64 << 20
 _LONGEST_RECORD = 1 << 20
+_Offset = Annotated[int, msgspec.Meta(ge=0, le=MOST_BYTES)]
 
 
 def say(name: str, line: bytes, whole: bool, stream: str = "") -> None:
@@ -44,12 +46,12 @@ class Piece(msgspec.Struct, frozen=True):
     """
 
     name: str
-    start: int
-    end: int
+    start: _Offset
+    end: _Offset
     partial: bool
     device: int
     inode: int
-    size: int
+    size: _Offset
 
 
 def lines_of(data: bytes, finished: bool) -> tuple[list[tuple[bytes, bool]], int]:
@@ -106,7 +108,7 @@ def _noted(note: str) -> Piece | None:
     try:
         with open(note, "rb") as file:
             return msgspec.json.decode(file.read(), type=Piece)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
