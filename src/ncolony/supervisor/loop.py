@@ -41,10 +41,11 @@ from ..system.limits import raise_descriptor_limit
 from ..system.notify import Notifier
 from ..system.orphans import Orphans
 from ..system.own_log import cut_torn_record
-from ..system.places import UnsafeState, make_private
+from ..system.places import UnsafeState, make_closed, make_private
 from ..system.records import Records
 from ..system.reports import checked
 from ..system.sinks import plan
+from ..system.trust import why_open
 from ..system.wake import Names, Watcher
 from .definitions import Definitions, Source
 from .known import LIVE, Known, Settings, exit_in, memory_of, policy_of, while_running
@@ -56,6 +57,12 @@ from .requests import Desk
 _log = Logger(namespace="ncolony")
 # A new supervisor waits this long for the lock: a forked child of the old one may hold it until its exec.
 _LOCK_WAIT_S = 2.0
+# What is in the state directory, and for whom. Names in `fifo` are what an instance is known by, and a secret; each
+# file in `config` belongs to the process that reads it.
+_PLACES = {
+    "status": 0o755, "answers": 0o755, "rejected": 0o700, "history": 0o700, "fifo": 0o711, "forwarded": 0o700,
+    "config": 0o711,
+}  # fmt: skip
 # From the last removal of a config file until it is applied.
 _DEPARTURE_S = 0.03
 # A stop that takes this long names what it waits for, and again after each such time.
@@ -117,13 +124,15 @@ class Supervisor(Service):
         settings = self.settings
         try:
             for directory in filter(None, (settings.config, settings.messages, settings.pids)):
-                os.makedirs(directory, exist_ok=True)
+                make_closed(directory)
             self._check_places()
             make_private(settings.state)
-            for name in ("status", "answers", "rejected", "history", "fifo", "forwarded", "config"):
-                os.makedirs(f"{settings.state}/{name}", mode=0o711 if name == "config" else 0o755, exist_ok=True)
+            for name, mode in _PLACES.items():
+                make_closed(f"{settings.state}/{name}", mode)
+            os.chmod(f"{settings.state}/config", _PLACES["config"])  # whatever our umask is
             self._logs = os.path.abspath(settings.logs or f"{settings.state}/logs")
-            os.makedirs(self._logs, exist_ok=True)
+            make_closed(self._logs, 0o700)
+            self._check_trust()
             self._take_lock()
             cut_torn_record(f"{settings.state}/forwarding")
         except UnsafeState as unsafe:
@@ -155,6 +164,13 @@ class Supervisor(Service):
         if os.path.realpath(self.settings.config) == os.path.realpath(self.settings.messages):
             sys.exit(f"cannot start: {self.settings.config} cannot be for both configuration and messages")
 
+    def _check_trust(self) -> None:
+        """As root, write nowhere where anybody could let that lead elsewhere."""
+        if self.settings.strict and os.geteuid() == 0:
+            for directory in filter(None, (self.settings.state, self._logs, self.settings.pids)):
+                if why := why_open(directory):
+                    sys.exit(f"cannot start: {why}; --no-strict-modes would allow it")
+
     def _take_lock(self) -> None:
         """Be the only supervisor; and let anybody see that there is one."""
         if self.replacing.received is not None:
@@ -178,7 +194,7 @@ class Supervisor(Service):
         self._shown = os.open(f"{self.settings.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._show_lock(time.monotonic() + _LOCK_WAIT_S)
 
-    def _show_lock(self, until: float) -> None:
+    def _show_lock(self, until: float = 0.0) -> None:
         """Hold the lock that anybody may try; who tries it at this moment has it for an instant."""
         while True:
             try:
@@ -186,7 +202,7 @@ class Supervisor(Service):
                 return
             except BlockingIOError:
                 if time.monotonic() > until:
-                    return  # somebody keeps it from us: then people are told that no supervisor runs
+                    return  # somebody keeps it from us: until the next scan others are told that no supervisor runs
                 time.sleep(0.001)
 
     @property
@@ -357,7 +373,7 @@ class Supervisor(Service):
     def _refused(self, name: str, identity: str, number: int, why: str) -> None:
         self.instances.pop(identity, None)
         self._remove_snapshot(identity)
-        how = Exit(refused=why)
+        how = Exit(refused=printable(why))
         self.events.append((name, lifecycle.Ended(number, how, empty=True, luck=random.random())))
         self._note_exit(name, self.known[name], identity, number, how, {"at": time.time()})
 
@@ -470,6 +486,7 @@ class Supervisor(Service):
         """The truth about both directories."""
         self._watcher.arm(self.settings.config)
         self._watcher.arm(self.settings.messages)
+        self._show_lock()
         if self._undescribed:
             self._describe_ourselves()
         self.records.retry()
