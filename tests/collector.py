@@ -37,7 +37,11 @@ def newlines(buffer: bytes) -> tuple[list[bytes], bytes]:
     return messages, rest
 
 
-OUT = os.open(FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+OUT = os.open(FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+# One that was killed may have written half a line, and then has not read it for good.
+with open(FILE, "rb") as before:
+    data = before.read()
+os.ftruncate(OUT, data.rfind(b"\n") + 1)
 internet = KIND in ("tcp", "udp")
 is_stream = KIND in ("tcp", "unix-stream")
 server = socket.socket(

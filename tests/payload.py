@@ -156,6 +156,45 @@ def daemon() -> None:
     family(leader_goes=False, session=True)
 
 
+def began() -> float:
+    """When this very process was forked: seconds since boot, to 10 ms."""
+    with open("/proc/self/stat", "rb") as stat:
+        return int(stat.read().rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def service() -> None:
+    """Note "up PID NAME BEGAN" and, at TERM, "down PID NAME NOW", in seconds since boot; then end with 0.
+
+    From its ARGUMENT 1st start on (never) it exits at once with code ARGUMENT 2.
+    """
+    name = os.environ.get("NCOLONY_NAME", "")
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        note(f"down {os.getpid()} {name} {time.clock_gettime(time.CLOCK_BOOTTIME)}")
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, handle)
+    note(f"up {os.getpid()} {name} {began()}")
+    if ARGUMENTS:
+        with open(NOTES) as notes:
+            starts = sum(line.startswith("up ") and line.split()[2] == name for line in notes)
+        if starts >= int(ARGUMENTS[0]):
+            os._exit(int(ARGUMENTS[1]))
+    wait_for_ever()
+
+
+def eat() -> None:
+    """Take ARGUMENT 1 MiB of memory, then fork ARGUMENT 2 children (0) that take ARGUMENT 3 MiB (0) each."""
+    mine, children, theirs = (*map(int, ARGUMENTS), 0, 0)[:3]
+    held = [bytearray(b"x" * (mine << 20))]
+    for _ in range(children):
+        if os.fork() == 0:
+            held.append(bytearray(b"y" * (theirs << 20)))
+            note(f"child {os.getpid()}")
+            wait_for_ever()
+    serve()
+
+
 def orphans() -> None:
     """Leave ARGUMENT 1 orphans behind that exit at once, then be there."""
     for _ in range(int(ARGUMENTS[0])):

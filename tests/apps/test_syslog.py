@@ -261,6 +261,12 @@ def test_stopped_and_started_again(yard: Yard, kind: str) -> None:
     assert yard.said() == []
 
 
+def remembered(yard: Yard) -> list[int]:
+    """The offset of `web` that a forwarder has written down, none where there is none yet."""
+    data = [path.read_bytes() for path in (yard.root / "state" / "syslog").rglob("stdout/web")]
+    return [int(offset) for offset in data if offset]
+
+
 class Writer:
     """Prints numbered lines, rotating now and then, until it is stopped."""
 
@@ -324,7 +330,7 @@ def test_udp_collector_gone_and_back(yard: Yard) -> None:
     yard.forward(collector.place)
     collector.wait_for_texts("0")
     # Sent and made sure of, so that what is lost below could only be what was printed while it was gone.
-    wait_for(lambda: list((yard.root / "state" / "syslog").rglob("stdout/web")), "it is remembered")
+    wait_for(lambda: remembered(yard) == [2], "it is remembered")
     collector.kill()
     for number in range(1, 200):
         web.write(f"{number}\n")
@@ -355,8 +361,7 @@ def test_what_is_sure_is_not_sent_again(yard: Yard) -> None:
     web, collector = Scribe(yard.logs, "web"), yard.collector("tcp")
     web.write("1\n")
     forwarder = yard.forward(collector.place, confirm="0")
-    [offset] = wait_for(lambda: list((yard.root / "state" / "syslog").rglob("stdout/web")), "it is remembered")
-    assert int(offset.read_bytes()) == 2
+    wait_for(lambda: remembered(yard) == [2], "it is remembered")
     forwarder.kill()
     forwarder.wait()
     web.write("2\n")
@@ -393,9 +398,9 @@ def test_a_log_that_was_removed(yard: Yard) -> None:
     web, collector = Scribe(yard.logs, "web"), yard.collector("tcp")
     web.write("a long first life\n")
     yard.forward(collector.place)
-    [offset] = wait_for(lambda: list((yard.root / "state" / "syslog").rglob("stdout/web")), "it is remembered")
+    wait_for(lambda: remembered(yard) == [web.end], "it is remembered")
     shutil.rmtree(web.directory)
-    wait_for(lambda: not offset.exists(), "it is forgotten")
+    wait_for(lambda: remembered(yard) == [], "it is forgotten")
     Scribe(yard.logs, "web").write("new\n")
     collector.wait_for_texts("a long first life", "new")
 

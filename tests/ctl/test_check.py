@@ -52,7 +52,7 @@ def test_every_problem_has_a_line_with_file_key_and_value(colony: Colony) -> Non
     assert sorted(lines[1:-1]) == sorted(
         [
             f"cannot use {web}: args: is missing",
-            f"cannot use {web}: env.A: expected str, found 5",
+            f"cannot use {web}: env.A: expected str, found a number",
             f"cannot use {web}: nice: expected a number from -20 to 19, found 99",
             f"cannot use {web}: log.keep: expected a number from 0 to 100000, found -1",
             f"cannot use {web}: log.max_bytes: expected 4096 bytes or more, found 1",

@@ -57,7 +57,7 @@ def test_the_chain_of_a_process_that_fails(colony: Colony) -> None:
         "  warning      envs: unknown key, did you mean env?\n",
         "exit code 3 after 0.2 s\n               | cannot\\x1b\n               | listen\n",
         "killed by KILL (out of memory) after 1.5 s\n",
-        "  restarts     2; 2 ends in the last hour\n",
+        "  restarts     2; ended 2 times in the last hour\n",
         "  memory       100 MiB of 512 MiB\n",
         "What to do:\n  - see what it printed: ncolony ctl --messages ",
         " restart web\n",

@@ -19,6 +19,7 @@ from ncolony.decide.lifecycle import (
     Process,
     Removed,
     Restart,
+    Shutdown,
     Signal,
     Start,
     Started,
@@ -26,6 +27,7 @@ from ncolony.decide.lifecycle import (
     Stop,
     Tick,
 )
+from ncolony.decide.restart import Exit
 
 NEVER_TWO = "never two instances"
 WISHED = "what is wanted is what was asked for last"
@@ -33,7 +35,10 @@ SETTLES = "left alone, it settles on what is wanted"
 DELAYS = "delays double from the least, and start anew"
 PATIENT = "no KILL before its time"
 ASKED = "a restart asked for is never delayed by backoff"
-DEADLINES = "deadlines are of BACKOFF and STOPPING"
+DEADLINES = "deadlines are of BACKOFF, FATAL and STOPPING"
+TOO_SOON = "nothing is given up before its time"
+TOO_OFTEN = "what fails too often is given up"
+ENDS = "the colony ends with it"
 
 Patch = pytest.MonkeyPatch
 Cell = Callable[..., Outcome]
@@ -135,6 +140,36 @@ def no_wait(right: Cell) -> Cell:
     return follow
 
 
+def for_ever(right: Cell) -> Callable[..., tuple[float, ...]]:
+    def failures(process: Process, how: Exit, now: float) -> tuple[float, ...]:
+        endless = msgspec.structs.replace(process.policy, within=1e9)
+        kept: tuple[float, ...] = right(msgspec.structs.replace(process, policy=endless), how, now)  # type: ignore[assignment]
+        return kept
+
+    return failures
+
+
+def old_record(right: Cell) -> Cell:
+    def give_up(process: Process, decision: Any, now: float) -> Outcome:
+        after, effects = right(process, decision, now)
+        return msgspec.structs.replace(after, failed=process.failed), effects
+
+    return give_up
+
+
+def without_shutdown(right: Cell) -> Cell:
+    def follow(process: Process, decision: Any, now: float) -> Outcome:
+        after, effects = right(process, decision, now)
+        return after, tuple(effect for effect in effects if not isinstance(effect, Shutdown))
+
+    return follow
+
+
+def every_end_ends_it(process: Process, event: Ended, now: float) -> Outcome:
+    after, effects = of("_ended_stopping")(process, event, now)
+    return after, (*effects, Shutdown(event.how))
+
+
 FAULTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "a restart is ignored in backoff": (cell(State.BACKOFF, Restart, nothing), ASKED),
     "a restart leaves the wait in place": (cell(State.STOPPING, Restart, restart_that_waits), ASKED),
@@ -168,6 +203,13 @@ FAULTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "a lost order is never repeated": (cell(State.STARTING, Lost, nothing), OVER),
     "an end is not noticed": (cell(State.RUNNING, Ended, nothing), OVER),
     "the end of leftovers is not noticed": (cell(State.STOPPING, Emptied, nothing), OVER),
+    "failures are not counted": (function("_failures", lambda right: lambda process, how, now: ()), TOO_OFTEN),
+    "every end is a failure": (function("is_failure", lambda right: lambda policy, how: True), TOO_SOON),
+    "no failure grows old": (function("_failures", for_ever), TOO_SOON),
+    "what was given up keeps its record": (function("_give_up", old_record), TOO_SOON),
+    "what was given up is never tried again": (cell(State.FATAL, Tick, nothing), SETTLES),
+    "the colony outlives its process": (function("_follow", without_shutdown), ENDS),
+    "a stop ends the colony": (cell(State.STOPPING, Ended, every_end_ends_it), "only its own end ends the colony"),
     "a deadline outlives its state": (function("_to", kept_deadline), DEADLINES),
 }
 

@@ -27,6 +27,7 @@ from ncolony.decide.lifecycle import (
     Removed,
     Restart,
     Resumed,
+    Shutdown,
     Signal,
     Spawn,
     Start,
@@ -44,6 +45,10 @@ NOW, LATE = 100.0, 999.0  # LATE is after every deadline
 POLICY = Policy(1.0, 1.0, 20.0, 0.5, "always", (0,), ((15, 5.0), (2, 2.0)), "tree")
 OTHER = Policy(1.0, 1.0, 2.0, 0.5, "always", (0,), ((1, 3.0),), "tree")
 NEVER = msgspec.structs.replace(POLICY, restart="never")
+GIVES_UP = msgspec.structs.replace(POLICY, failures=2, within=10.0)
+RETRIES = msgspec.structs.replace(GIVES_UP, retry_after=30.0)
+ENDS_GIVEN_UP = msgspec.structs.replace(GIVES_UP, on_give_up="shutdown")
+ENDS = msgspec.structs.replace(POLICY, on_exit="shutdown")
 ALONE = msgspec.structs.replace(POLICY, scope="process")
 DONE = Exit(code=0, lived=50.0)
 QUICK = Exit(code=3, lived=0.2)
@@ -145,6 +150,9 @@ def rows_of_live(state: State) -> list[Row]:
     }
     finished = rests(State.EXITED, UP, alive=False, last=QUICK)
     killed = halting(DOWN, deadline=NOW + 1.0)
+    once, twice = {"policy": GIVES_UP}, {"policy": GIVES_UP, "failed": (NOW - 10.0,)}
+    given_up = {**rests(State.FATAL, UP), "alive": False, "last": QUICK, "delay": 0.0, "failed": ()}
+    colony, over = {"policy": ENDS}, decide(ENDS, QUICK, 4.0, 0.5)
     refused = Exit(refused="no such program")
     return [
         Row(state, LIVE, {"policy": OTHER}, note="live"),
@@ -179,6 +187,33 @@ def rows_of_live(state: State) -> list[Row]:
             state, ended(QUICK, empty=False), halting(UP, alive=False, last=QUICK, pending=decision), term,
             given={"policy": ALONE}, note="leftovers have no process alone",
         ),
+        Row(state, ended(QUICK), waiting | {"failed": (NOW,)}, given=once, note="failed once"),
+        Row(
+            state, ended(QUICK), waiting | {"failed": (NOW,)}, given=once | {"failed": (NOW - 10.1,)},
+            note="failed long ago",
+        ),
+        Row(
+            state, ended(DONE), begun(last=DONE, failed=(NOW - 10.0,)), Spawn(8), given=twice, note="healthy meanwhile"
+        ),
+        Row(state, ended(QUICK), given_up, given=twice, note="failed too often"),
+        Row(
+            state, ended(refused), given_up | {"last": refused}, given=twice, note="refused too often",
+        ),
+        Row(
+            state, ended(QUICK), given_up | {"deadline": NOW + 30.0}, given=twice | {"policy": RETRIES},
+            note="given up for now",
+        ),
+        Row(
+            state, ended(QUICK), given_up, Shutdown(QUICK), given=twice | {"policy": ENDS_GIVEN_UP},
+            note="given up with the colony",
+        ),
+        Row(state, ended(QUICK), finished, Shutdown(QUICK), given=colony, note="ends the colony"),
+        Row(state, ended(DONE), finished | {"last": DONE}, Shutdown(DONE), given=colony, note="ends the colony well"),
+        Row(
+            state, ended(QUICK, empty=False), halting(UP, alive=False, last=QUICK, pending=over), term, given=colony,
+            note="leftovers end before the colony",
+        ),
+        Row(state, Stop(), halting(DOWN), term, given=colony, note="no end of the colony"),
         Row(state, Emptied(7), SAME),
         Row(state, Lost(7), begun(delay=4.0), Spawn(8)),
         Row(state, Resumed(7), SAME),
@@ -192,6 +227,7 @@ def rows_of_the_end(event: Event, last: Exit | None) -> list[Row]:
     over = {"alive": False} if last or isinstance(event, Lost) else {}
     wait, rest = Decision(Action.WAIT, 5.0, 8.0, "why"), Decision(Action.REST, 0.0, 0.0, "why")
     healthy = Decision(Action.START, 0.0, 0.0, "why")
+    end, give_up = Decision(Action.END, 0.0, 0.0, "why"), Decision(Action.GIVE_UP, 0.0, 0.0, "why")
     told: dict[str, Any] = over | known
     state = State.STOPPING
     given: dict[str, Any] = {"wanted": UP, "alive": False, "last": QUICK}
@@ -208,6 +244,14 @@ def rows_of_the_end(event: Event, last: Exit | None) -> list[Row]:
             state, event, rests(State.EXITED, UP, **after), given=given | {"pending": rest}, note="then it rests"
         ),
         Row(state, event, begun(**after), Spawn(8), given=given | {"pending": healthy}, note="then it starts"),
+        Row(
+            state, event, rests(State.EXITED, UP, **after), Shutdown(QUICK), given=given | {"pending": end},
+            note="then the colony ends",
+        ),
+        Row(
+            state, event, rests(State.FATAL, UP, delay=0.0, failed=(), **after),
+            given=given | {"pending": give_up, "failed": (90.0, 99.0)}, note="then it is given up",
+        ),
         Row(
             state, event, rests(State.STOPPED, DOWN, **told), given={"wanted": UP, "enabled": False},
             note="meanwhile disabled",
@@ -281,8 +325,12 @@ ROWS: list[Row] = [
     *rows_of_stopping(),
     *(
         Row(state, LIVE, {"policy": OTHER}, note="live")
-        for state in (State.WAITING, State.STOPPED, State.FATAL)
+        for state in (State.WAITING, State.STOPPED)
     ),
+    Row(State.FATAL, LIVE, begun(policy=OTHER), Spawn(8), note="live"),
+    Row(State.FATAL, Configured(POLICY, True, relaunch=False), SAME, note="nothing that governs it", now=LATE),
+    Row(State.FATAL, Tick(), begun(delay=4.0, since=104.0), Spawn(8), now=104.0, note="due", given={"deadline": 104.0}),
+    Row(State.FATAL, Tick(), SAME, now=103.9, note="not due", given={"deadline": 104.0}),
     Row(State.BACKOFF, LIVE, {"policy": OTHER, "deadline": NOW + 2.0}, note="shorter"),
     Row(
         State.BACKOFF, Configured(NEVER, True, relaunch=False), {"policy": NEVER}, note="longer",
@@ -291,6 +339,17 @@ ROWS: list[Row] = [
     Row(State.BACKOFF, Tick(), begun(delay=4.0, since=104.0), Spawn(8), now=104.0, note="due"),
     Row(State.BACKOFF, Tick(), begun(delay=4.0, since=999.0), Spawn(8), now=999.0, note="overdue"),
     Row(State.EXITED, LIVE, begun(policy=OTHER, delay=4.0), Spawn(8), note="rests no more"),
+    *(
+        Row(
+            State.EXITED, Configured(policy, True, relaunch=False), begun(policy=policy, delay=4.0), Spawn(8),
+            given={"failed": (90.0, 99.0)}, note=f"rests no more, {note}",
+        )
+        for policy, note in ((GIVES_UP, "although it failed too often"), (ENDS, "although it would end the colony"))
+    ),
+    Row(
+        State.EXITED, Configured(msgspec.structs.replace(NEVER, on_exit="shutdown"), True, relaunch=False),
+        {"policy": msgspec.structs.replace(NEVER, on_exit="shutdown")}, note="rests, and the colony goes on",
+    ),
     Row(
         State.EXITED, Configured(msgspec.structs.replace(NEVER, restart="on-failure"), True, relaunch=False),
         {"policy": msgspec.structs.replace(NEVER, restart="on-failure")}, note="rests all the same",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ncolony.decide.lifecycle import Configured, Event, Process, Removed, Restart, State, Stop, Wanted, step
 from ncolony.decide.reconcile import Applied, Memory, adopted, change, in_order, remembered
-from ncolony.decide.restart import Policy
+from ncolony.decide.restart import Exit, Policy
 
 POLICY = Policy(1.0, 1.0, 8.0, 0.0, "always", (0,), ((15, 5.0),), "tree")
 ONCE = msgspec.structs.replace(POLICY, restart="never")
@@ -167,3 +167,45 @@ def test_adopted(
     assert (process.state, process.wanted, process.number, process.alive) == (state, wanted, 3, True)
     assert process.restarts == (7 if memory else 0)
     assert events == again
+
+
+GIVES_UP = msgspec.structs.replace(BASE, policy=msgspec.structs.replace(POLICY, failures=3, within=60.0))
+
+
+@pytest.mark.parametrize(("wait", "due"), [(None, None), (3.0, NOW + 3.0), (0.0, NOW), (-50.0, NOW)])
+def test_what_was_given_up_stays_so(wait: float | None, due: float | None) -> None:
+    """What an earlier supervisor gave up is left alone, until its time if it has one, and has a clean record."""
+    process = remembered("web", GIVES_UP, memory(state="FATAL", wait=wait, failed=(1.0, 2.0)), NOW)
+    assert process is not None
+    assert (process.state, process.wanted, process.deadline) == (State.FATAL, Wanted.UP, due)
+    assert (process.reason, process.failed) == ("why", ())
+
+
+def test_failures_are_remembered() -> None:
+    """When it failed is known to the next supervisor, in its own time."""
+    waiting = remembered("web", GIVES_UP, memory(state="BACKOFF", wait=5.0, failed=(30.0, 10.0)), NOW)
+    assert waiting is not None
+    assert waiting.failed == (NOW - 30, NOW - 10)
+    running, _ = adopted("web", 7, True, GIVES_UP, memory(failed=(30.0, 10.0)), NOW)
+    assert running.failed == (NOW - 30, NOW - 10)
+
+
+@pytest.mark.parametrize(
+    ("how", "failed"),
+    [
+        (Exit(code=3, lived=50.0), (NOW - 30,)),
+        (Exit(code=0, lived=0.5), (NOW - 30,)),
+        (Exit(code=0, lived=50.0), (NOW - 30, NOW - 10)),
+    ],
+)
+def test_an_end_that_is_told_again_counts_once(how: Exit, failed: tuple[float, ...]) -> None:
+    """Of an end whose leftovers were being ended the next supervisor hears again: a failure counts once then."""
+    left = memory(state="STOPPING", pending="wait", last=how, failed=(30.0, 10.0))
+    process, _ = adopted("web", 7, False, GIVES_UP, left, NOW)
+    assert process.failed == failed
+
+
+def test_the_end_of_a_colony_is_no_memory() -> None:
+    """A process that the colony ended with is simply started by the next supervisor."""
+    ends = msgspec.structs.replace(BASE, policy=msgspec.structs.replace(ONCE, on_exit="shutdown"))
+    assert remembered("web", ends, memory(state="EXITED"), NOW) is None

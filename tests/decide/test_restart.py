@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncolony.decide.restart import Action, Decision, Exit, Policy, decide
+from ncolony.decide.restart import Action, Decision, Exit, Policy, decide, exit_code, is_failure, rests
 
 START, WAIT, REST = Action.START, Action.WAIT, Action.REST
 
@@ -208,3 +209,92 @@ def test_instant_deaths_double_the_wait(delays: tuple[float, float], jitter: flo
         assert now.next_delay == pytest.approx(min(max(2 * bare, 0.05), most))
     if len(luck) > 30 and least > 0.01:
         assert waits[-1].delay == most
+
+
+# Giving up, and the end of the colony
+
+
+@pytest.mark.parametrize(
+    ("ended", "fails"),
+    [
+        (after(LONG, GOOD), False),
+        (after(QUICK, GOOD), True),
+        (after(LONG, BAD), True),
+        (after(LONG, SIGNAL), True),
+        (after(LONG, UNKNOWN), True),
+        (REFUSED, True),
+        (Exit(code=0, lived=LONG, refused="no such user: x"), True),
+        (Exit(code=0, lived=1.0), False),
+    ],
+)
+def test_what_is_a_failure(ended: Exit, fails: bool) -> None:
+    """A failure is an end that is no success, or too soon, or a start that was refused."""
+    assert is_failure(policy(), ended) is fails
+
+
+LIMITED = msgspec.structs.replace(policy(), failures=3, within=60.0, retry_after=5.0)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ended", "failures", "action", "delay"),
+    [
+        (LIMITED, after(QUICK, BAD), 2, WAIT, 1.0),
+        (LIMITED, after(QUICK, BAD), 3, Action.GIVE_UP, 5.0),
+        (LIMITED, after(QUICK, BAD), 4, Action.GIVE_UP, 5.0),
+        (LIMITED, after(LONG, BAD), 2, START, 0.0),
+        (LIMITED, after(LONG, BAD), 3, Action.GIVE_UP, 5.0),
+        (LIMITED, REFUSED, 3, Action.GIVE_UP, 5.0),
+        (msgspec.structs.replace(LIMITED, retry_after=None), after(QUICK, BAD), 3, Action.GIVE_UP, 0.0),
+        (msgspec.structs.replace(LIMITED, failures=0), after(QUICK, BAD), 1000, WAIT, 1.0),
+        (msgspec.structs.replace(LIMITED, restart="never"), after(QUICK, BAD), 3, REST, 0.0),
+        (msgspec.structs.replace(LIMITED, restart="on-failure"), after(QUICK, GOOD), 3, REST, 0.0),
+        (msgspec.structs.replace(LIMITED, restart="on-failure"), after(QUICK, BAD), 3, Action.GIVE_UP, 5.0),
+        (msgspec.structs.replace(LIMITED, on_exit="shutdown"), after(QUICK, BAD), 3, Action.END, 0.0),
+        (msgspec.structs.replace(LIMITED, on_exit="shutdown"), after(LONG, GOOD), 0, Action.END, 0.0),
+        (msgspec.structs.replace(LIMITED, on_exit="shutdown", restart="never"), REFUSED, 0, Action.END, 0.0),
+    ],
+)
+def test_giving_up_and_ending(chosen: Policy, ended: Exit, failures: int, action: Action, delay: float) -> None:
+    """So many failures are enough where there is a limit; an end of the colony goes before everything else."""
+    decision = decide(chosen, ended, 0.0, 0.0, failures)
+    assert (decision.action, decision.delay) == (action, delay)
+    assert str(ended) in decision.reason
+
+
+@pytest.mark.parametrize(("failures", "said"), [(1, "1 failure within 60 s"), (3, "3 failures within 60 s")])
+def test_the_reason_of_giving_up(failures: int, said: str) -> None:
+    """It says how many failures there were, and how the last one ended."""
+    chosen = msgspec.structs.replace(LIMITED, failures=failures)
+    assert said in decide(chosen, after(QUICK, BAD), 0.0, 0.0, failures).reason
+
+
+@quickly
+@given(policies, ends, seconds, lucks, st.integers(0, 5), st.integers(0, 5))
+def test_a_limit_changes_nothing_else(
+    chosen: Policy, ended: Exit, due: float, luck: float, most: int, failures: int
+) -> None:
+    """Below its limit, and for what rests, a policy that gives up decides as it would without."""
+    limited = msgspec.structs.replace(chosen, failures=most, within=1.0)
+    decision, plain = decide(limited, ended, due, luck, failures), decide(chosen, ended, due, luck, failures)
+    gives_up = 0 < most <= failures and not rests(chosen, ended)
+    assert (decision.action is Action.GIVE_UP) == gives_up
+    if not gives_up:
+        assert decision == plain
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (Exit(code=0), 0),
+        (Exit(code=3), 3),
+        (Exit(code=255), 255),
+        (Exit(signal=9), 137),
+        (Exit(signal=15), 143),
+        (Exit(signal=64), 192),
+        (REFUSED, 127),
+        (Exit(), 1),
+    ],
+)
+def test_the_exit_code_of_a_colony(ended: Exit, code: int) -> None:
+    """It is the code that a shell would tell; what nobody knows is a failure."""
+    assert exit_code(ended) == code

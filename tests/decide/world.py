@@ -27,6 +27,7 @@ from ncolony.decide.lifecycle import (
     Removed,
     Restart,
     Resumed,
+    Shutdown,
     Signal,
     Spawn,
     Start,
@@ -57,7 +58,13 @@ POLICIES = [
     Policy(1.0, 2.0, 4.0, 0.5, "on-failure", (0, 3), ((2, 1.0), (TERM, 2.0)), "process"),
     Policy(3.0, 0.0, 1.0, 1.0, "never", (0,), ((TERM, 0.5), (1, 0.5), (TERM, 3.0)), "tree"),
     Policy(0.5, 1.0, 30.0, 0.1, "always", (0,), (), "tree"),
-]
+    Policy(1.0, 0.5, 2.0, 0.0, "always", (0,), ((TERM, 5.0),), "tree", failures=2, within=30.0, retry_after=5.0),
+    Policy(
+        1.0, 0.0, 1.0, 0.0, "on-failure", (0, 3), ((TERM, 2.0),), "tree",
+        failures=3, within=6.0, on_give_up="shutdown",
+    ),
+    Policy(1.0, 1.0, 4.0, 0.5, "always", (0,), ((TERM, 5.0),), "process", on_exit="shutdown"),
+]  # fmt: skip
 
 
 class Broken(AssertionError):
@@ -102,6 +109,8 @@ class World:
         self.sent = 0  # steps of this stop so far
         self.earliest_kill = 0.0
         self.killed = False
+        self.failed: list[tuple[int, float]] = []  # (instance, when) of failures lately, by our own reckoning
+        self.shut = False  # the colony was to end, since a supervisor came
         self.recovering = False  # a new supervisor is still putting things together
         self.cells: Counter[tuple[State, type]] = Counter()
 
@@ -113,6 +122,7 @@ class World:
         if before is None:
             return  # the supervisor knows of no such process any more
         self._note(before, event)
+        self._count(before, event)
         after, effects = lifecycle.step(before, event, self.now)
         number = getattr(event, "number", None)
         if number is not None and number != before.number:
@@ -123,6 +133,20 @@ class World:
         self._check(before, event, after, effects)
         for effect in effects:
             self._perform(effect, before, event)
+        if any(isinstance(effect, Shutdown) for effect in effects):
+            self.shut = True
+            self.feed(Stop())  # as everything is stopped then
+
+    def _count(self, process: Process, event: Event) -> None:
+        """Keep account of failures: ends by itself that are no success, or too soon, or starts that were refused."""
+        if not isinstance(event, Ended) or event.number != process.number or process.state not in ALIVE:
+            return
+        policy, how = process.policy, event.how
+        success = how.code in policy.success_codes and not how.refused
+        recent = [one for one in self.failed if one[0] != event.number and self.now - one[1] <= policy.within]
+        if not success or how.lived < policy.threshold:
+            recent.append((event.number, self.now))
+        self.failed = recent[-policy.failures :] if policy.failures else []
 
     @staticmethod
     def ask(right: bool, rule: str, *seen: object) -> None:
@@ -153,8 +177,8 @@ class World:
     def _check(self, before: Process, event: Event, after: Process, effects: tuple[Effect, ...]) -> None:
         """What holds after every step."""
         if not self.recovering:
-            timed = after.state in TIMED
-            self.ask((after.deadline is not None) == timed, "deadlines are of BACKOFF and STOPPING", after)
+            timed = after.state in TIMED or (after.state is State.FATAL and after.deadline is not None)
+            self.ask((after.deadline is not None) == timed, "deadlines are of BACKOFF, FATAL and STOPPING", after)
             self.ask(after.wanted is self.wish, "what is wanted is what was asked for last", self.wish, event, after)
         self.ask(after.state not in (*ALIVE, State.STOPPING) or after.number not in self.over, OVER, after)
         if isinstance(event, Tick) and (before.deadline is None or self.now < before.deadline):
@@ -163,10 +187,32 @@ class World:
             self.sent, self.earliest_kill, self.killed = 0, self.now, False
         if isinstance(event, Kill):
             self.killed = True
+        self._check_end(before, event, after, effects)
         if after.state is State.BACKOFF:
             self.ask(not self.asked, "a restart asked for is never delayed by backoff", event, before)
             if before.state is not State.BACKOFF:
                 self._check_wait(after)
+
+    def _check_end(self, before: Process, event: Event, after: Process, effects: tuple[Effect, ...]) -> None:
+        """What follows an end by itself, once nothing is left of the instance."""
+        policy, entered = after.policy, after.state is not before.state
+        if after.state is State.FATAL and entered:
+            enough = 0 < policy.failures <= len(self.failed)
+            self.ask(enough, "nothing is given up before its time", self.failed, after)
+            self.ask((after.deadline is None) == (policy.retry_after is None), "what is given up has its time", after)
+            self.due, self.failed = 0.0, []
+        ended = isinstance(event, Ended | Emptied) and event.number == before.number
+        by_itself = before.pending is not None or (isinstance(event, Ended) and before.state in ALIVE)
+        fatal = after.state is State.FATAL and policy.on_give_up == "shutdown" and entered
+        told = any(isinstance(effect, Shutdown) for effect in effects)
+        self.ask(not told or by_itself, "only its own end ends the colony", event, before)
+        self.ask(not told or fatal or policy.on_exit == "shutdown", "only where it says so", policy)
+        self.ask(told or not fatal, "the colony ends with it", event, after)
+        if ended and by_itself and after.state is not State.STOPPING:
+            self.ask(told or policy.on_exit != "shutdown", "the colony ends with it", event, after)
+            rests = after.state in (State.FATAL, State.EXITED)
+            too_many = isinstance(event, Ended) and 0 < policy.failures <= len(self.failed)
+            self.ask(rests or not too_many, "what fails too often is given up", self.failed, after)
 
     def _check_wait(self, process: Process) -> None:
         policy, wait = process.policy, (process.deadline or 0.0) - self.now
@@ -193,6 +239,8 @@ class World:
             case Signal(number, signal, scope):
                 self._check_signal(number, signal, scope, event)
                 self.orders.append(effect)
+            case Shutdown(how):
+                self.ask(how == before.last or isinstance(event, Ended), "it ends as the process did", how, before)
             case Forget():
                 self.ask(self.wish is Wanted.GONE, "nothing is forgotten unasked", event, before)
                 self.ask(self.number in self.over, "nothing is forgotten before it has ended", event, before)
@@ -225,7 +273,7 @@ class World:
         """Change the definition; a file that was removed comes back as a new process."""
         if self.process is None:
             self.process = Process(name="web", policy=policy, number=self.number, since=self.now)
-            self.due = 0.0
+            self.due, self.failed = 0.0, []
         if self.wish is Wanted.GONE:
             relaunch = True
         # Only a change that needs a new instance can enable or disable.
@@ -325,10 +373,11 @@ class World:
         self.reports.clear()
         if process is None:
             return
-        wait = max(0.0, process.deadline - self.now) if process.deadline is not None else 0.0
+        wait = max(0.0, process.deadline - self.now) if process.deadline is not None else None
         memory = Memory(
             process.state, "g", process.wanted, process.number, process.reason, wait, process.last, process.restarts,
             "" if process.pending is None else process.pending.action.value,
+            tuple(self.now - at for at in process.failed),
         )  # fmt: skip
         found = Applied("g", "d", process.policy, process.enabled)
         events: list[Event] = []
@@ -347,13 +396,16 @@ class World:
             self.process = remembered("web", found, memory, self.now)
             if self.process is None:
                 self.process = Process(name="web", policy=found.policy, number=process.number, since=self.now)
+                self.failed = []  # begins anew
                 events = [Configured(found.policy, found.enabled, relaunch=True)]
         self.due, self.sent, self.earliest_kill, self.killed = self.process.delay, 0, self.now, False
-        wish = self.wish
+        wish, self.shut = self.wish, False
         for event in events:
             self.recovering = event is not events[-1]
             self.feed(event)
-        self.ask(self.wish is wish, "what was asked for survives the supervisor", wish, self.wish, self.process)
+        self.ask(
+            self.shut or self.wish is wish, "what was asked for survives the supervisor", wish, self.wish, self.process
+        )
 
     def wait(self, seconds: float) -> None:
         """Time passes, and the supervisor hears of it."""
@@ -380,8 +432,11 @@ class World:
         if self.wish is Wanted.UP and process is not None and process.enabled:
             if process.number == FORMER:
                 return process.state in (State.WAITING, State.FATAL)
+            if process.state is State.FATAL:
+                return process.deadline is None and (newest is None or newest.empty)
             if process.state is State.EXITED:
-                rests = process.last and decide(process.policy, process.last, 0.0, 0.0).action is Action.REST
+                plain = msgspec.structs.replace(process.policy, on_exit="restart")
+                rests = process.last and decide(plain, process.last, 0.0, 0.0).action is Action.REST
                 return bool(rests) and (newest is None or newest.empty)
             return process.state is State.RUNNING and newest is not None and newest.alive
         down = process is None if self.wish is Wanted.GONE else process is not None and process.state is State.STOPPED

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ncolony
 from ncolony.model.config import Definition, Problem, ProcessConfig, decode, define
@@ -110,6 +112,66 @@ OURS = {"HOME": "/root", "LANG": "C", "LC_ALL": "C.UTF-8", "LC_CTYPE": "x", "PAT
 def test_environment(keys: dict[str, Any], expected: dict[str, str]) -> None:
     """Nothing is inherited but what is asked for by name or glob, and `env` has the last word."""
     assert environment(config(**keys), OURS) == expected
+
+
+# Files
+
+
+quickly = settings(max_examples=100, deadline=None, derandomize=True)
+names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0"), max_size=30)
+
+
+def variables(directory: Path, text: str, **keys: Any) -> dict[str, str]:
+    (directory / "file").write_bytes(text.encode())
+    return environment(config(env_file="file", **keys), {}, str(directory))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@quickly
+@given(name=names, value=values.map(lambda value: value.replace("'", "")))
+def test_any_value_in_single_quotes(place: Path, name: str, value: str) -> None:
+    """Whatever one line can hold, but for a single quote, is taken as it is between single quotes."""
+    assert variables(place, f"A=1\nB=2\n{name}='{value}'\n") == {"A": "1", "B": "2"} | {name: value}
+
+
+@quickly
+@given(name=names, value=values)
+def test_any_value_in_double_quotes(place: Path, name: str, value: str) -> None:
+    """So it is between double quotes, with a backslash before each of the four characters that are special there."""
+    escaped = "".join(f"\\{one}" if one in '\\"$`' else one for one in value)
+    assert variables(place, f'export {name}="{escaped}"') == {name: value}
+
+
+@quickly
+@given(given_lines=st.dictionaries(names, st.from_regex(r"[a-z][a-z =$]{0,10}[a-z]", fullmatch=True), max_size=5))
+def test_plain_lines(place: Path, given_lines: dict[str, str]) -> None:
+    """Plain values are taken as they are, and a file of nothing is fine."""
+    text = "".join(f" {name}={value} # why\n\n# {name}=x\n" for name, value in given_lines.items())
+    assert variables(place, text) == given_lines
+
+
+@quickly
+@given(text=st.binary(max_size=60))
+def test_no_file_is_a_crash(place: Path, text: bytes) -> None:
+    """Whatever the bytes: variables that exec will take, or a reason that names the file and shows none of it."""
+    (place / "odd").write_bytes(text)
+    try:
+        found = environment(config(env_file="odd"), {}, str(place))
+    except Impossible as impossible:
+        assert str(place / "odd") in str(impossible)
+    else:
+        assert all(name and "=" not in name and "\0" not in name + value for name, value in found.items())
+
+
+def test_an_error_tells_the_line_and_not_its_content(tmp_path: Path) -> None:
+    """What is wrong is told by the number of the line: it may hold a secret."""
+    with pytest.raises(Impossible, match=r"file, line 3: expected NAME=VALUE$"):
+        variables(tmp_path, "A=1\n# nothing\nhunter2\n")
 
 
 @as_root

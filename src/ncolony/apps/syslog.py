@@ -25,7 +25,7 @@ from ..ctllib.logs import is_meant, logs_directory, shared_name
 from ..system import logfiles
 from ..system.lines import pieces
 from ..system.logfiles import Log
-from ..system.logreader import Line, Reader, most_open
+from ..system.logreader import FIRST_DELAY_S, Line, Reader, longest_delay, most_open
 from ..system.places import state_directory
 from .collector import Bell, Gone, Link, Stopped, Tcp, Udp, Unix
 
@@ -48,10 +48,7 @@ _APP_NAME, _HOST_NAME = 48, 255  # RFC 5424, 6.2
 _CONFIRM_BYTES = 4 << 20
 # What is read of one log at a time, before the next one has its turn.
 _CHUNK = 1 << 16
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 0.25
 _LOOK_S = 1.0
-# Looking into more logs than this takes so much longer that it is done more rarely.
-_MANY = 256
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 15.0
 _LAST_PATIENCE_S = 2.0
 
@@ -184,7 +181,7 @@ class Forwarder:
 
     def run(self) -> None:
         """Forward until `stop`; then make sure of what was sent."""
-        delay = _FIRST_DELAY_S
+        delay = FIRST_DELAY_S
         try:
             while True:
                 try:
@@ -194,7 +191,7 @@ class Forwarder:
                     self._bell.wait(self._backoff)
                     self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF_S)
                     continue
-                delay = _FIRST_DELAY_S if busy else min(delay * 1.5, self._longest_delay())
+                delay = FIRST_DELAY_S if busy else min(delay * 1.5, longest_delay(len(self._streams)))
                 # Nothing can be waited for but a signal to stop: between two turns a look at that is all.
                 self._bell.wait(0 if busy else delay)
         except Stopped:
@@ -207,9 +204,6 @@ class Forwarder:
             self._link.close()
             for stream in self._streams.values():
                 stream.reader.close()
-
-    def _longest_delay(self) -> float:
-        return _LONGEST_DELAY_S * max(1.0, len(self._streams) / _MANY)
 
     def _turn(self) -> bool:
         """Send what is there, a piece of each log; whether there was anything."""

@@ -170,7 +170,7 @@ def note(one: Status, now: float) -> str:
         said.append(f"next try in {max(0.0, one.next_try - now):.0f} s")
     if one.problem:
         said.append(f"problem: {one.problem}")
-    if one.rolled_back:
+    if one.rolled_back and one.rolled_back not in (one.problem or ""):
         said.append(f"rolled back: {one.rolled_back}")
     said.extend(f"warning: {warning}" for warning in one.warnings)
     return "; ".join(part for part in said if part)

@@ -91,7 +91,10 @@ def _text(one: dict[str, Any]) -> list[str]:
         lived = f" after {span(past.lived)}" if past.started is not None else ""
         add("ended", f"{moment(past.at)}: {how(past)}{lived}{stopped}")
         said += [f"  {''.ljust(_WIDTH)} {line}" for line in (printed(past.lines) if record is one["exits"][-1] else [])]
-    add("restarts", f"{one['restarts']}; {one['ends_in_last_hour']} ends in the last hour" if one["exits"] else None)
+    add(
+        "restarts",
+        f"{one['restarts']}; ended {one['ends_in_last_hour']} times in the last hour" if one["exits"] else None,
+    )
     if isinstance(one["memory"], int):
         most = f" of {size(one['memory_max'] // 1024)}" if one["memory_max"] else ""
         add("memory", f"{size(one['memory'] // 1024)}{most}")

@@ -108,9 +108,9 @@ def read(path: str) -> bytes:
 def write(deed: str, path: str, data: bytes) -> None:
     try:
         # What was private stays private: the file may hold secrets.
-        mode = stat.S_IMODE(os.stat(path).st_mode) & 0o666
+        mode = stat.S_IMODE(os.stat(path).st_mode) & 0o664
     except OSError:
-        mode = 0o666
+        mode = 0o664
     try:
         _files.write_whole(path, data, mode)
     except OSError as error:
@@ -134,9 +134,13 @@ def no_such_process(deed: str, places: Places) -> NotThere:
 
 
 def state_directory(places: Places, state: Path | None) -> str:
-    from ncolony.system.places import state_directory  # imports hashlib, which what only writes does not need
+    from ncolony.system import places as _places  # imports hashlib, which what only writes does not need
 
-    return state_directory(places.config, places.messages, state)
+    found = _places.state_directory(places.config, places.messages, state)
+    # Where others can make directories too, the default may be one that somebody made for us to believe.
+    if state is None and (why := _places.why_not_ours(os.path.dirname(found))):
+        raise CannotAccess(f"cannot use {found!r}: {why}")
+    return found
 
 
 def poll(timeout: float, meanwhile: Callable[[], object] | None = None) -> Iterator[None]:

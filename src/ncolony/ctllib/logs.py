@@ -11,7 +11,7 @@ from ncolony.ctllib.common import parsed, read, refused, state_directory
 from ncolony.ctllib.reports import file_names
 from ncolony.model.names import is_ignored, problem_with_name
 from ncolony.system import logfiles
-from ncolony.system.logreader import Line, Reader, merged, most_open
+from ncolony.system.logreader import FIRST_DELAY_S, Line, Reader, longest_delay, merged, most_open
 
 TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Line", "LogChoice", "choose_logs", "is_meant", "logs_directory", "read_logs", "shared_name"]
 
-# How often to look for more: what people do not notice, and more rarely while nothing comes.
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 0.25
 # What is read at a time of one among many.
 _SMALL_CHUNK = 1 << 14
 _LATEST_NS = 1 << 63
@@ -171,15 +169,15 @@ def read_logs(
     reading = _Reading(directory, choice, stderr, where, span)
     try:
         yield from reading.backlog(last, finish=not follow)
-        delay = _FIRST_DELAY_S
+        delay = FIRST_DELAY_S
         while follow:
             lines = reading.more()
             if lines:
-                delay = _FIRST_DELAY_S
+                delay = FIRST_DELAY_S
                 yield from lines
             else:
                 pause(delay)
-                delay = min(delay * 1.5, _LONGEST_DELAY_S)
+                delay = min(delay * 1.5, reading.longest_delay())
     except OSError as error:
         raise refused("read the logs", error.filename or directory, error) from error
     finally:
@@ -205,6 +203,10 @@ class _Reading:
     def close(self) -> None:
         for reader in self._readers.values():
             reader.close()
+
+    def longest_delay(self) -> float:
+        """Seconds between two looks when nothing comes."""
+        return longest_delay(len(self._readers))
 
     def _logs(self) -> list[Log]:
         """The logs there are now that are not read yet."""
@@ -247,7 +249,7 @@ class _Reading:
 
     def more(self) -> list[Line]:
         """What has come since."""
-        if time.monotonic() - self._looked >= _LONGEST_DELAY_S:
+        if time.monotonic() - self._looked >= self.longest_delay():
             for log in self._logs():
                 self._readers[log.directory] = Reader(log, log.begin())
         found = []

@@ -399,9 +399,14 @@ def supervisor(places: Places, *, state: Path | None = None) -> Supervisor | Non
     import fcntl  # not needed by what only writes
 
     directory = state_directory(places, state)
-    path = os.path.join(directory, "lock")
+    # The lock that decides is for its owner to open; the other one shows, and anybody can hold it to deceive the rest.
+    deciding, path = (os.path.join(directory, name) for name in ("supervisor.lock", "lock"))
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(deciding, flags)
+        except OSError:
+            descriptor = os.open(path, flags)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from .restart import Action, Decision, Exit, Policy, decide, is_failure
+from .restart import Action, Decision, Exit, Policy, decide, is_failure, rests
 
 # After the last step of a stop, KILL is repeated this often until the tree is empty.
 _KILL_AGAIN_S = 1.0
@@ -308,10 +308,17 @@ def _reconfigure_backoff(process: Process, event: Configured, now: float) -> Out
 def _reconfigure_exited(process: Process, event: Configured, now: float) -> Outcome:
     """A live change of the policy may mean that it should have been started again after all."""
     process, effects = _reconfigure_down(process, event, now)
-    if process.state is State.EXITED and process.enabled:
-        decision = _decide(process, process.last or Exit(), 0.0)
-        if decision.action in (Action.START, Action.WAIT):
-            return _begin(process, now, "its restart policy changed")
+    if process.state is State.EXITED and process.enabled and not rests(process.policy, process.last or Exit()):
+        return _begin(process, now, "its restart policy changed")
+    return process, effects
+
+
+def _reconfigure_fatal(process: Process, event: Configured, now: float) -> Outcome:
+    """A live change of what governs it may be what it takes: it is tried again."""
+    changed = event.policy != process.policy
+    process, effects = _reconfigure_down(process, event, now)
+    if changed and process.state is State.FATAL and process.enabled:
+        return _begin(process, now, "its configuration changed", delay=0.0)
     return process, effects
 
 
@@ -472,7 +479,7 @@ _ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
         _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
     ),
     State.FATAL: (
-        _reconfigure_down, _remove_down, _start_down, _stop_down, _restart_down,
+        _reconfigure_fatal, _remove_down, _start_down, _stop_down, _restart_down,
         _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _tick_waiting,
     ),
 }  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from .lifecycle import Configured, Event, Process, Removed, Restart, State, Stop, Wanted
-from .restart import Exit, Policy
+from .restart import Exit, Policy, is_failure
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -85,10 +85,12 @@ def _ago(memory: Memory | None, now: float) -> tuple[float, ...]:
     return () if memory is None else tuple(now - seconds for seconds in memory.failed)
 
 
-def _told_again(memory: Memory | None, alive: bool, now: float) -> tuple[float, ...]:
+def _told_again(memory: Memory | None, alive: bool, policy: Policy, now: float) -> tuple[float, ...]:
     """When it failed, without the end that will be told once more."""
     failed = _ago(memory, now)
-    return failed[:-1] if memory is not None and memory.pending and not alive else failed
+    if memory is None or memory.last is None or not memory.pending or alive:
+        return failed
+    return failed[:-1] if is_failure(policy, memory.last) else failed
 
 
 def adopted(
@@ -120,6 +122,6 @@ def adopted(
         since=now,
         alive=True,
         restarts=memory.restarts if memory is not None else 0,
-        failed=_told_again(memory, alive, now),
+        failed=_told_again(memory, alive, found.policy, now),
     )
     return process, again

@@ -71,10 +71,18 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
 
 
+def _is_success(policy: Policy, ended: Exit) -> bool:
+    return ended.code in policy.success_codes and not ended.refused
+
+
 def is_failure(policy: Policy, ended: Exit) -> bool:
     """Whether this end counts against the process: not a success, or too soon."""
-    success = ended.code in policy.success_codes and not ended.refused
-    return not success or ended.lived < policy.threshold
+    return not _is_success(policy, ended) or ended.lived < policy.threshold
+
+
+def rests(policy: Policy, ended: Exit) -> bool:
+    """Whether a process that ended like this is left at that."""
+    return policy.restart == "never" or (policy.restart == "on-failure" and _is_success(policy, ended))
 
 
 def decide(policy: Policy, ended: Exit, delay: float, luck: float, failures: int = 0) -> Decision:
@@ -83,11 +91,10 @@ def decide(policy: Policy, ended: Exit, delay: float, luck: float, failures: int
     `delay` is the one that is due (0: none yet, so the policy's least); `luck` in [0, 1] is this time's share of
     the jitter; `failures` is how many there were within `policy.within`, this one included.
     """
-    success = ended.code in policy.success_codes and not ended.refused
     told = str(ended) if ended.refused else f"{ended} after {ended.lived:.3g} s"
     if policy.on_exit == "shutdown":
         return Decision(Action.END, 0.0, 0.0, told)
-    if policy.restart == "never" or (policy.restart == "on-failure" and success):
+    if rests(policy, ended):
         return Decision(Action.REST, 0.0, 0.0, told)
     if policy.failures and failures >= policy.failures:
         times = f"{failures} failure{'' if failures == 1 else 's'} within {policy.within:g} s"

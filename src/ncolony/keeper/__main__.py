@@ -252,7 +252,7 @@ class Keeper:
         intent = {key: order.get(key) for key in ("name", "number", "memo", "follow", "log", "stop", "scope")}
         intent |= {"step": "intent", "boot": self.boot, "started": began}
         if order.get("cgroup"):
-            intent["cgroup"] = f"{order['cgroup']}/{identity}"
+            intent["cgroup"] = f"{order['cgroup']}/{adopt.group_name(identity)}"
         instance = Instance(identity, intent, self.logs)
         for pipe in instance.pipes:
             if pipe.log.read_to is None:

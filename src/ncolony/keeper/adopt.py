@@ -152,9 +152,14 @@ def sensible(identity: str, intent: dict[str, Any]) -> dict[str, Any]:
     found["scope"] = sensible_scope(intent.get("scope"))
     found["since"] = since if _is_number(since) else 0
     # What it names is emptied and removed in the end.
-    if cgroup is not None and not (isinstance(cgroup, str) and cgroup.endswith(f"/{identity}")):
+    if cgroup is not None and not (isinstance(cgroup, str) and cgroup.endswith(f"/{group_name(identity)}")):
         del found["cgroup"]
     return found
+
+
+def group_name(identity: str) -> str:
+    """How the control group of an instance is called: by when it was started. The rest is not for everybody to read."""
+    return identity[:16]
 
 
 def sensible_scope(scope: object) -> str:

@@ -33,6 +33,8 @@ _KEEP = 3
 _STAMP_S = 0.01
 # Cuts that are kept, and the size of their file at which older ones go.
 _CUTS, _MOST_CUTS = 64, 1 << 12
+# In a directory that others may write too, a link is not ours.
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 
 
 class Logs:
@@ -130,9 +132,11 @@ class Log:
     def _open_files(self) -> None:
         ended = self.end
         os.makedirs(self.directory, mode=0o755, exist_ok=True)
+        if os.lstat(self.directory).st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, "the directory belongs to another user")
         self._find_older()
-        self.file = os.open(f"{self.directory}/current", os.O_RDWR | os.O_CREAT, 0o644)
-        self.index = os.open(f"{self.directory}/current.index", os.O_RDWR | os.O_CREAT, 0o644)
+        self.file = os.open(f"{self.directory}/current", _FLAGS, 0o644)
+        self.index = os.open(f"{self.directory}/current.index", _FLAGS, 0o644)
         self.size = os.lseek(self.file, 0, os.SEEK_END)
         begin = self.older[-1][0] + self.older[-1][1] if self.older else 0
         if self.size == 0:
@@ -253,13 +257,13 @@ class Log:
             self.find()
             if self.file < 0 or self.size == 0 or os.pread(self.file, 1, self.size - 1) == b"\n":
                 return
-            with open(f"{self.directory}/cuts", "ab") as file:
+            with open(f"{self.directory}/cuts", "ab", opener=_open_here) as file:
                 file.write(CUT.pack(self.end))
                 size = file.tell()
             if size > _MOST_CUTS:
                 with open(f"{self.directory}/cuts", "rb") as file:
                     newest = file.read()[-_CUTS * CUT.size :]
-                with open(f"{self.directory}/cuts.new", "wb") as file:
+                with open(f"{self.directory}/cuts.new", "wb", opener=_open_here) as file:
                     file.write(newest)
                 os.rename(f"{self.directory}/cuts.new", f"{self.directory}/cuts")
         except OSError:
@@ -327,6 +331,10 @@ class Log:
         self.read_to, self.told = max(self.read_to or 0, offset), False
         if self.older and len(self.older) > self._kept():
             self._throw_away()
+
+
+def _open_here(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def _waiting(fifo: int) -> int:

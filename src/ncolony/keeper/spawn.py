@@ -195,10 +195,6 @@ def _become(order: dict[str, Any], fifos: list[str], tell: int) -> None:
         os.dup2(os.open(fifos[-1], os.O_RDWR), 2)
         os.umask(order["umask"])
         _lower_limit(order.get("nofile"))
-        # Above the limits of its user only root can set them: before the user is changed.
-        for name, values in (order.get("limits") or {}).items():
-            doing = f"set limit {name} to {' and '.join('unlimited' if one == -1 else str(one) for one in values)}"
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), tuple(values))
         if order.get("nice") is not None:
             doing = f"set nice to {order['nice']}"
             os.setpriority(os.PRIO_PROCESS, 0, order["nice"])
@@ -206,6 +202,10 @@ def _become(order: dict[str, Any], fifos: list[str], tell: int) -> None:
             doing = f"set oom_score_adj to {order['oom_score_adj']}"
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write(str(order["oom_score_adj"]))
+        # Above the limits of its user only root can set them: before the user is changed. Nothing is opened after it.
+        for name, values in (order.get("limits") or {}).items():
+            doing = f"set limit {name} to {' and '.join('unlimited' if one == -1 else str(one) for one in values)}"
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), tuple(values))
         doing = f"become user {order.get('uid')} and group {order.get('gid')}"
         if order.get("groups") is not None:
             os.setgroups(order["groups"])

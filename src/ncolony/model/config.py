@@ -25,11 +25,13 @@ LIVE_LOG_KEYS = frozenset({"max_bytes", "keep"})
 RESERVED_KEYS = frozenset("ready after check watchdog".split())
 # getrlimit(2), without the ones that Linux ignores or that would harm the kernel's view of us.
 LIMITS = frozenset(
-    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    "as core cpu data fsize memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 )
 # uid_t and gid_t are 32 bits and the last value means "leave as it is" (setresuid(2)).
 LARGEST_ID = 2**32 - 2
 _TOO_LONG_TO_SHOW = 60
+# Their values are not for everybody who may read a status.
+_PRIVATE_KEYS = frozenset({"env", "env_secret"})
 # What the kernel counts limits with: rlim_t is 64 bits, its last value means "unlimited" (getrlimit(2)).
 LARGEST_LIMIT = 2**63 - 1
 _Seconds = float
@@ -190,7 +192,7 @@ def define(name: str, data: bytes) -> Definition | Problem:
         return _problem_of(name, content, str(error))
     for key, wrong in _checks(config):
         if wrong:
-            return Problem(name, key, f"{printable(wrong)}, found {_shown(_at(content, key))}")
+            return Problem(name, key, f"{printable(wrong)}, found {_found(key, _at(content, key))}")
     try:
         meant = {key: value for key, value in content.items() if not is_for_editors(key)}
         digest, generation = _digest(meant), _digest(_without_live_keys(meant))
@@ -269,14 +271,19 @@ def _problem_of(name: str, content: dict[str, Any], text: str) -> Problem:
     if key in ("env[...]", "env_secret[...]"):
         key = key.removesuffix("[...]")
         bad = next((n for n, v in content[key].items() if not isinstance(v, str)), "")
-        return Problem(name, f"{key}.{printable(bad)}", f"expected str, found {_shown(content[key][bad])}")
+        return Problem(name, f"{key}.{printable(bad)}", f"expected str, found {_found(key, content[key][bad])}")
     key = key.replace("[...]", "")
     for field, index in re.findall(r"(\w+)|\[(\d+)\]", key):
         try:
             value = value[field] if field else value[int(index)]
         except (KeyError, IndexError, TypeError):
             break
-    return Problem(name, key, f"{why[:1].lower()}{printable(why[1:]).replace('`', '')}, found {_shown(value)}")
+    return Problem(name, key, f"{why[:1].lower()}{printable(why[1:]).replace('`', '')}, found {_found(key, value)}")
+
+
+def _found(key: str, value: Any) -> str:
+    """The value as it is told of: that of a variable may be a password, and everybody may read what is told."""
+    return _kind(value) if key.partition(".")[0] in _PRIVATE_KEYS else _shown(value)
 
 
 def _shown(value: Any) -> str:
@@ -288,7 +295,14 @@ def _shown(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    kinds = {list: "an array", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    kinds = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
     return kinds.get(type(value), "null")
 
 

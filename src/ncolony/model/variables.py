@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_VARIABLE = re.compile(r"(?:export\s+)?([A-Za-z_][^\s=]*)\s*=\s*(.*)")
+_VARIABLE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][^\s=]*)[ \t]*=[ \t]*(.*)")
+# Nothing else is blank: a value may end in any other space.
+_BLANKS = " \t\r"
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
@@ -27,7 +29,7 @@ def parse_variables(text: str) -> dict[str, str]:
 
 def lines_with_numbers(text: str) -> list[tuple[int, str]]:
     """The lines that say something, with their numbers."""
-    numbered = ((number, line.strip()) for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1))
+    numbered = ((number, line.strip(_BLANKS)) for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1))
     return [(number, line) for number, line in numbered if line and not line.startswith("#")]
 
 
@@ -36,4 +38,4 @@ def _value(text: str) -> str:
         return quoted[1]
     if quoted := re.match(r'"((?:[^"\\]|\\.)*)"', text):
         return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), quoted[1])
-    return re.split(r"\s+#", text, maxsplit=1)[0]
+    return re.split(r"[ \t]+#", text, maxsplit=1)[0]

@@ -139,14 +139,15 @@ class Definitions:
 
     @staticmethod
     def _problem(name: str, file: _File) -> str | None:
-        return file.problem or (f"cannot use {printable(name)}: {file.why}" if file.why else None)
+        return file.problem or (f"cannot use {printable(name)}: rolled back: {file.why}" if file.why else None)
 
     def processes(self, name: str) -> list[str]:
         """The processes that a name means: itself, or the copies that the file of that name defines."""
         file = self._files.get(name)
         if file is None or file.definition is None or file.definition.config.instances is None:
             return [name]
-        return [f"{name}:{index}" for index in range(file.definition.config.instances)]
+        copies = (f"{name}:{index}" for index in range(file.definition.config.instances))
+        return [copy for copy in copies if copy not in self._files]  # a file that is really called so wins
 
     # taking back what does not become ready
 
@@ -200,14 +201,14 @@ class Definitions:
         worst = doomed[0] if doomed else unready[0]
         seconds = file.definition.config.rollback_if_not_ready or 0.0
         how = f"{worst.name} is {worst.state}: {worst.reason}".rstrip(": ") if worst else "it did not even start"
-        file.why = f"rolled back: not ready within {seconds:g} s ({how}); the definition before it is in force"
+        file.why = f"not ready within {seconds:g} s ({how}); the definition before it is in force"
         concerned = self._processes(name, file)
         if file.before is not None:
             self._keep(name, _Kept(file.definition.digest, file.before.text, file.why))
             file.definition = file.before
         file.until = None
         del self._trials[name]
-        self._say(f"{printable(name)}: {file.why}")
+        self._say(f"{printable(name)}: rolled back: {file.why}")
         return concerned | self._processes(name, file)
 
     def _kept(self, name: str) -> _Kept | None:

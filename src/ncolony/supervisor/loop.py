@@ -42,10 +42,11 @@ from ..system.limits import raise_descriptor_limit
 from ..system.notify import Notifier
 from ..system.orphans import Orphans
 from ..system.own_log import cut_torn_record
-from ..system.places import UnsafeState, make_private
+from ..system.places import UnsafeState, make_closed, make_private
 from ..system.records import Records
 from ..system.reports import checked
 from ..system.sinks import plan
+from ..system.trust import why_open
 from ..system.wake import Names, Watcher
 from .definitions import Definitions, Source
 from .known import LIVE, Known, Settings, exit_in, memory_of, policy_of, while_running
@@ -57,6 +58,12 @@ from .requests import Desk
 _log = Logger(namespace="ncolony")
 # A new supervisor waits this long for the lock: a forked child of the old one may hold it until its exec.
 _LOCK_WAIT_S = 2.0
+# What is in the state directory, and for whom. Names in `fifo` are what an instance is known by, and a secret; each
+# file in `config` belongs to the process that reads it.
+_PLACES = {
+    "status": 0o755, "answers": 0o755, "rejected": 0o700, "history": 0o700, "fifo": 0o711, "forwarded": 0o700,
+    "config": 0o711,
+}  # fmt: skip
 # From the last removal of a config file until it is applied.
 _DEPARTURE_S = 0.03
 # A stop that takes this long names what it waits for, and again after each such time.
@@ -103,7 +110,7 @@ class Supervisor(Service):
         self._began = time.time()
         self.replacing = Replacing(self)
         self._left = False  # the keeper has said that it leaves
-        self._exit_code = 0
+        self._exit_code: int | None = None  # of the process that ended the colony
         self._judging: Any = None  # the next look at definitions on trial
         self._memory = MemoryWatch(self)
 
@@ -118,13 +125,15 @@ class Supervisor(Service):
         settings = self.settings
         try:
             for directory in filter(None, (settings.config, settings.messages, settings.pids)):
-                os.makedirs(directory, exist_ok=True)
+                make_closed(directory)
             self._check_places()
             make_private(settings.state)
-            for name in ("status", "answers", "rejected", "history", "fifo", "forwarded", "config"):
-                os.makedirs(f"{settings.state}/{name}", mode=0o711 if name == "config" else 0o755, exist_ok=True)
+            for name, mode in _PLACES.items():
+                make_closed(f"{settings.state}/{name}", mode)
+            os.chmod(f"{settings.state}/config", _PLACES["config"])  # whatever our umask is
             self._logs = os.path.abspath(settings.logs or f"{settings.state}/logs")
-            os.makedirs(self._logs, exist_ok=True)
+            make_closed(self._logs, 0o700)
+            self._check_trust()
             self._take_lock()
             cut_torn_record(f"{settings.state}/forwarding")
         except UnsafeState as unsafe:
@@ -156,6 +165,13 @@ class Supervisor(Service):
         if os.path.realpath(self.settings.config) == os.path.realpath(self.settings.messages):
             sys.exit(f"cannot start: {self.settings.config} cannot be for both configuration and messages")
 
+    def _check_trust(self) -> None:
+        """As root, write nowhere where anybody could let that lead elsewhere."""
+        if self.settings.strict and os.geteuid() == 0:
+            for directory in filter(None, (self.settings.state, self._logs, self.settings.pids)):
+                if why := why_open(directory):
+                    sys.exit(f"cannot start: {why}; --no-strict-modes would allow it")
+
     def _take_lock(self) -> None:
         """Be the only supervisor; and let anybody see that there is one."""
         if self.replacing.received is not None:
@@ -179,7 +195,7 @@ class Supervisor(Service):
         self._shown = os.open(f"{self.settings.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._show_lock(time.monotonic() + _LOCK_WAIT_S)
 
-    def _show_lock(self, until: float) -> None:
+    def _show_lock(self, until: float = 0.0) -> None:
         """Hold the lock that anybody may try; who tries it at this moment has it for an instant."""
         while True:
             try:
@@ -187,7 +203,7 @@ class Supervisor(Service):
                 return
             except BlockingIOError:
                 if time.monotonic() > until:
-                    return  # somebody keeps it from us: then people are told that no supervisor runs
+                    return  # somebody keeps it from us: until the next scan others are told that no supervisor runs
                 time.sleep(0.001)
 
     @property
@@ -358,7 +374,7 @@ class Supervisor(Service):
     def _refused(self, name: str, identity: str, number: int, why: str) -> None:
         self.instances.pop(identity, None)
         self._remove_snapshot(identity)
-        how = Exit(refused=why)
+        how = Exit(refused=printable(why))
         self.events.append((name, lifecycle.Ended(number, how, empty=True, luck=random.random())))
         self._note_exit(name, self.known[name], identity, number, how, {"at": time.time()})
 
@@ -471,6 +487,7 @@ class Supervisor(Service):
         """The truth about both directories."""
         self._watcher.arm(self.settings.config)
         self._watcher.arm(self.settings.messages)
+        self._show_lock()
         if self._undescribed:
             self._describe_ourselves()
         self.records.retry()
@@ -536,7 +553,7 @@ class Supervisor(Service):
             return
         reach("removed.noticed")
         for name in departing:
-            self._note_all(self.definitions.remove(name))
+            self._note_all(self.definitions.remove(name) | self._strange(name))
 
     def _cannot_read(self, directory: str, error: OSError) -> None:
         """A directory that vanished is not the removal of its processes: say so and wait for its return."""
@@ -563,9 +580,12 @@ class Supervisor(Service):
         self._departing.discard(name)
         concerned = self.definitions.read(name, entry, self.reactor.seconds())
         if name not in self.known or self.known[name].problem is not None:
-            # Copies that were adopted while their file could not be read: now it can tell how many there are.
-            concerned |= {copy for copy in self._strange_copies if copy.rpartition(":")[0] == name}
+            concerned |= self._strange(name)  # now the file can tell how many there are
         self._note_all(concerned)
+
+    def _strange(self, name: str) -> set[str]:
+        """Copies that were adopted while their file could not be read."""
+        return {copy for copy in self._strange_copies if copy.rpartition(":")[0] == name}
 
     def _note_all(self, names: Iterable[str]) -> None:
         """What the files say of these processes now is to be applied."""
@@ -574,6 +594,7 @@ class Supervisor(Service):
             if source is None:
                 if known is None:
                     continue
+                self._strange_copies.discard(name)
                 known.definition = known.problem = known.rolled_back = None
             else:
                 if known is None:
@@ -785,10 +806,10 @@ class Supervisor(Service):
 
     def _begin_to_act(self, held: list[dict[str, Any]]) -> None:
         """It is known what runs: make it agree with what should, and carry on with what was asked for."""
-        if self._exit_code and held:
+        if self._exit_code is not None and held:
             self.quitting = True  # the end goes on
-        elif self._exit_code:
-            self._exit_code = 0  # it had come; what begins now is another life, of a container perhaps
+        elif self._exit_code is not None:
+            self._exit_code = None  # it had come; what begins now is another life, of a container perhaps
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.settings.state}/ending")
         self.output.follower.catch_up({one["name"] for one in held if not one["empty"]})
@@ -1104,13 +1125,13 @@ class Supervisor(Service):
             write_whole(f"{self.settings.state}/ending", b"%d\n" % self._exit_code)
         self.reactor.callLater(0, self.guarded, self.quit)
 
-    def _earlier_exit_code(self) -> int:
+    def _earlier_exit_code(self) -> int | None:
         """The code that an earlier supervisor was to end with, and was killed before it had."""
         try:
             with open(f"{self.settings.state}/ending", "rb") as file:
                 return int(file.read(20)) & 0xFF
         except (OSError, ValueError):
-            return 0
+            return None
 
     def quit(self) -> None:
         """Stop every process and then ourselves; asked again, skip to KILL."""
@@ -1185,7 +1206,7 @@ class Supervisor(Service):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(self._exit_code)
+        os._exit(self._exit_code or 0)
 
     def stopService(self) -> Deferred[None] | None:
         """Part of the reactor's end: wait until everything has stopped."""

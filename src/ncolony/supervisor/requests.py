@@ -50,12 +50,12 @@ class Desk:
         try:
             self._act_on(file_name, message)
         except Exception as error:  # noqa: BLE001
-            _log.failure("cannot do what message {file_name} asks", file_name=file_name)
+            _log.failure("cannot do what message {file_name} asks", file_name=printable(file_name))
             self._colony.inbox.answer(file_name, Answer(accepted=True, state="failed", why=f"cannot do it: {error}"))
 
     def fail(self, file_name: str, why: str) -> None:
         """Answer that it cannot be done."""
-        _log.error("message {file_name}: {why}", file_name=file_name, why=why)
+        _log.error("message {file_name}: {why}", file_name=printable(file_name), why=printable(why))
         self._colony.inbox.answer(file_name, Answer(accepted=False, state="failed", why=why))
 
     def _act_on(self, file_name: str, message: Message) -> None:
@@ -145,8 +145,15 @@ class Desk:
         if at_once is None or len(names) == 0:
             self._ask(file_name, names, Goal.UP, lifecycle.Restart())
             return
+        colony = self._colony
         since = {name: process.number for name in sorted(names) if (process := self._process(name)) is not None}
-        rolling = Rolling(at_once, tuple(since), since)
+        # What was stopped is missing already: it comes first, and the others wait until it is ready.
+        down = tuple(name for name in since if not colony.known[name].should_run)
+        colony.events += [(name, lifecycle.Restart()) for name in down]
+        colony.drain_events()
+        for name in down:
+            colony.records.write(name)  # what is wanted now survives us
+        rolling = Rolling(at_once, tuple(name for name in since if name not in down), since, down)
         shown = tuple(printable(name) for name in since)
         answer = Answer(accepted=True, state="accepted", names=shown, goal=_ROLLING, since=since, at_once=at_once)
         self._colony.inbox.answer(file_name, answer)

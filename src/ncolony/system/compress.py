@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from ..keeper.kept import older
 from ..keeper.kernel import reach
+from . import trust
 
 _LEVEL = 6
 _CHUNK = 1 << 18
@@ -90,9 +91,12 @@ class Compressor:
     def _do_rotated(self, path: str) -> None:
         with self._lock:
             keep, self._at = self._rotated.pop(path), path
+        place, base = os.path.split(path)
+        directory = -1
         try:
-            place, base = os.path.split(path)
-            for name in os.listdir(place):
+            directory = trust.open_directory(place)
+            place = f"/proc/self/fd/{directory}"  # the same one, whoever exchanges names meanwhile
+            for name in os.listdir(directory):
                 if not _is_rotated(name.removesuffix(_HALF_MADE), base, keep):
                     continue
                 # One that cannot be done is no reason to leave the others.
@@ -102,6 +106,8 @@ class Compressor:
                     else:
                         compress(f"{place}/{name}")
         finally:
+            if directory >= 0:
+                os.close(directory)
             with self._lock:
                 self._at = ""
 

@@ -417,11 +417,14 @@ def _code() -> str:
 
 
 class Identities:
-    """Identities of instances: unique in this boot, and sorting by time."""
+    """Identities of instances: unique in this boot, sorting by time, and nothing that others could guess.
+
+    Who bears an identity in its environment belongs to the instance, dies with it, and is waited for.
+    """
 
     def __init__(self) -> None:
         self._last = 0
 
     def new(self) -> str:
         self._last = max(self._last + 1, time.time_ns())
-        return f"{self._last:016x}"
+        return f"{self._last:016x}{os.urandom(8).hex()}"

@@ -15,7 +15,7 @@ import msgspec
 from ..keeper.kept import older
 from ..keeper.kernel import reach
 from ..model.history import Record, decode
-from ..model.names import is_ignored
+from ..model.names import DECEPTIVE, is_ignored
 from .files import write_whole
 from .times import Times
 
@@ -31,8 +31,9 @@ _LONGEST_LINE = 200
 _TAIL_BYTES = 1 << 13
 # What is decompressed for the sake of its end: 50 ms of work.
 _MOST_UNPACKED = 1 << 24
-# As in our own log: control characters but the tab, and the C1 controls that terminals act on.
+# As in our own log: control characters but the tab, the C1 controls that terminals act on, and what deceives.
 _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
+_ESCAPED |= {ord(character): f"\\u{ord(character):04x}" for character in DECEPTIVE}
 
 
 class History:
@@ -54,7 +55,7 @@ class History:
         try:
             file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except FileNotFoundError:  # the directory was taken away
-            os.makedirs(self._directory, mode=0o755, exist_ok=True)
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             size = os.lseek(file, 0, os.SEEK_END)

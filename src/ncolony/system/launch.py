@@ -18,6 +18,7 @@ from .notify import OURS_ALONE
 
 # execve refuses a longer single string (MAX_ARG_STRLEN, 32 pages), its terminating NUL included.
 LONGEST_STRING = 128 * 1024
+# Around the words of an env_file; everything else that Unicode calls white space, or the end of a line, is content.
 
 
 class Impossible(Exception):
@@ -88,16 +89,18 @@ def environment(config: ProcessConfig, ours: dict[str, str], cwd: str = "/") -> 
             inherited[pattern] = ours[pattern]
         elif any(magic in pattern for magic in "*?["):
             inherited |= {name: ours[name] for name in ours if fnmatch.fnmatchcase(name, pattern)}
-    for path in config.env_files:
-        text = _read_text("env_file", os.path.join(cwd, path))
+    for name in config.env_files:
+        path = os.path.join(cwd, name)
+        text = _read_text("env_file", path)
         try:
             inherited |= parse_variables(text)
         except ValueError as error:
-            raise Impossible(f"cannot use env_file: {path}: {error}") from None
+            raise Impossible(f"cannot use env_file: {path}, {error}") from None
     secrets = {}
-    for name, path in config.env_secret.items():
+    for name, file in config.env_secret.items():
+        path = os.path.join(cwd, file)
         # Most editors and `echo` end a file with a newline that is not meant.
-        secrets[name] = _read_text(f"env_secret {name}", os.path.join(cwd, path)).removesuffix("\n").removesuffix("\r")
+        secrets[name] = _read_text(f"env_secret {name}", path).removesuffix("\n").removesuffix("\r")
         if "\0" in secrets[name]:
             raise Impossible(f"cannot use env_secret {name}: {path} contains NUL")
     return inherited | config.env | secrets

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 
+from ..model.names import DECEPTIVE
+
 # A longer line is cut into pieces of this size, each but the last marked.
 LONGEST_LINE = 1 << 16
-# Shown escaped: everything below space but the tab, DEL, and the C1 controls that terminals act on.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# Shown escaped: everything below space but the tab, DEL, the C1 controls that terminals act on, and what deceives.
+_CONTROL = re.compile(f"[\x00-\x08\x0a-\x1f\x7f-\x9f{DECEPTIVE}]")
 
 
 def escaped(line: str) -> str:
     """The line as it can be shown: control characters as \\x1b and the like."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
+    return _CONTROL.sub(
+        lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else f"\\u{ord(found[0]):04x}", line
+    )
 
 
 def whole_characters(piece: bytes) -> bytes:

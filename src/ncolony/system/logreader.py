@@ -38,6 +38,10 @@ else:
 _FOR_EVER = 1 << 63
 # Readers that need not be closed between two looks.
 _OPEN_AT_MOST = 64
+# How often to look for more: what people do not notice, more rarely while nothing comes, and still more rarely where
+# there are so many logs that looking takes long.
+FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 0.25
+_MANY = 256
 
 
 class Reader:
@@ -243,6 +247,11 @@ def most_open() -> int:
     import resource  # not needed by what reads a few
 
     return min(_OPEN_AT_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+
+
+def longest_delay(readers: int) -> float:
+    """Seconds between two looks for more when nothing comes."""
+    return _LONGEST_DELAY_S * max(1.0, readers / _MANY)
 
 
 def merged(sources: Iterable[Iterator[Line]]) -> Iterator[Line]:

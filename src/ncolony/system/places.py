@@ -89,6 +89,9 @@ def _make_ours(path: str, mode: int) -> None:
         os.chmod(path, mode)
     except FileExistsError:
         pass
+    if (link := os.lstat(path)).st_uid not in (0, os.geteuid()):
+        # Of a symbolic link this is who can let it lead elsewhere at any time.
+        raise UnsafeState(f"{path} belongs to user {link.st_uid}, not to {os.geteuid()}")
     found = os.stat(path)
     if not os.path.isdir(path):
         raise UnsafeState(f"{path} is not a directory")
@@ -96,3 +99,27 @@ def _make_ours(path: str, mode: int) -> None:
         raise UnsafeState(f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}")
     if found.st_mode & 0o022:
         raise UnsafeState(f"{path} may be written by others (mode {found.st_mode & 0o7777:o})")
+
+
+def make_closed(path: str, mode: int = 0o755) -> None:
+    """Make the directory and those above it that are missing, none of them for others to write, whatever the umask.
+
+    :raises OSError: when one cannot be made.
+    """
+    above = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(above):
+        make_closed(above)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def why_not_ours(path: str) -> str:
+    """Why what is in the directory `path` may be somebody else's, or ""; one that is missing is nobody's."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return ""
+    return "" if found.st_uid == os.geteuid() else f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}"

@@ -43,6 +43,7 @@ class _Held(msgspec.Struct):
     empty: bool
     end: Any
     since: _Count = 0
+    since_stderr: _Count = 0
     began: _Count | None = None
 
 
@@ -71,6 +72,7 @@ class _Exited(msgspec.Struct):
     end: _End
     empty: bool
     since: _Count = 0
+    since_stderr: _Count = 0
 
 
 class _Emptied(msgspec.Struct):

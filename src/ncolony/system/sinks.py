@@ -17,6 +17,7 @@ import msgspec
 
 from ..keeper.kernel import reach
 from ..model.config import LogConfig
+from . import trust
 from .compress import Compressor
 from .own_log import lines_of, whole_part
 from .times import Times, in_words
@@ -121,10 +122,15 @@ class _File:
         self.path = target.path
         if self.path.startswith(_NOT_FILES):
             raise Unwritable("it is not a file of its own; for our own log there is `forward`")
+        place, base = os.path.split(self.path)
+        # The directory may be its process's, whose user is not to lead us anywhere else.
+        directory = trust.open_directory(place)
         try:
-            self.descriptor, is_new = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o640), True
+            self.descriptor, is_new = os.open(base, _FLAGS | os.O_CREAT | os.O_EXCL, 0o640, dir_fd=directory), True
         except FileExistsError:
-            self.descriptor, is_new = os.open(self.path, _FLAGS), False
+            self.descriptor, is_new = os.open(base, _FLAGS, dir_fd=directory), False
+        finally:
+            os.close(directory)
         try:
             found = os.fstat(self.descriptor)
             if not stat.S_ISREG(found.st_mode):
@@ -245,7 +251,7 @@ class Files:
     def _turn_over(self, file: _File, target: Target) -> None:
         """path -> path.1 -> path.2 …: as far as there is a gap, so that whoever was killed halfway loses nothing."""
         place, base = os.path.split(target.path)
-        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = trust.open_directory(place)
         try:
             found = os.stat(base, dir_fd=directory, follow_symlinks=False)
             if (found.st_dev, found.st_ino) == (file.device, file.inode):
