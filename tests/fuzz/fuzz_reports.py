@@ -23,6 +23,7 @@ _WORDS = (
     ("history", "web"), ("history", "web", "--lines"), ("history", "web", "--json", "-n", "2"),
     ("why", "web"), ("why", "web", "worker", "--json"),
     ("events",), ("events", "web", "-n", "3", "--since", "5"), ("events", "--json"),
+    ("logs",), ("logs", "web", "-n", "2", "-t", "--grep", "o"), ("logs", "--json", "--since", "1h", "--stderr"),
     ("wait", "web", "--for", "ready", "--timeout", "0"), ("wait", "--converged", "--timeout", "0"),
 )  # fmt: skip
 import_all(cli)
@@ -30,12 +31,24 @@ import_all(ctllib)
 _PLACES = ["--config", "/", "--messages", "/"]
 # Parsed once: building the parser takes longer than the rest.
 _VIEWS = [vars(build().parse_args([*_PLACES, *words])) for words in _WORDS]
+_LOGS = [view for view in _VIEWS if view["func"] is ctllib.read_logs]
 _STATUSES = {0, 1, 3, 4}
 
 
-class _Terminal(io.StringIO):
+class _Output(io.TextIOWrapper):
+    """Standard output, of which `logs` takes the bytes."""
+
+    def __init__(self, is_terminal: bool = False) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", errors="backslashreplace", write_through=True)
+        self.is_terminal = is_terminal
+
     def isatty(self) -> bool:
-        return True
+        return self.is_terminal
+
+    def getvalue(self) -> str:
+        self.flush()
+        raw: bytes = self.buffer.getvalue()  # type: ignore[attr-defined]
+        return raw.decode("utf-8", "backslashreplace")
 
 
 def one(data: bytes) -> None:
@@ -47,8 +60,9 @@ def one(data: bytes) -> None:
         places = {name: str(root / name) for name in ("config", "messages", "state")}
         with _hold_lock(root / "state" / "lock"):
             for view in _VIEWS:
-                _check_view({**view, **places}, io.StringIO())
-            _check_view({**_VIEWS[1], **places}, _Terminal())
+                _check_view({**view, **places}, _Output())
+            for view in (_VIEWS[1], *_LOGS):
+                _check_view({**view, **places}, _Output(is_terminal=True))
             _check_functions(root)
 
 
@@ -61,7 +75,7 @@ def _hold_lock(path: Path) -> contextlib.AbstractContextManager[object]:
     return held
 
 
-def _check_view(options: dict[str, Any], out: io.StringIO) -> None:
+def _check_view(options: dict[str, Any], out: _Output) -> None:
     said = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
         status = cli._guarded(lambda _: cli._run(options), [])
@@ -69,10 +83,11 @@ def _check_view(options: dict[str, Any], out: io.StringIO) -> None:
     text = out.getvalue()
     if out.isatty():
         text = _COLOUR.sub("", text)
-    assert is_plain(text), text
+    # What is printed goes into a pipe as it is.
+    assert is_plain(text.replace("\t", "")) or (options["func"] is ctllib.read_logs and not out.isatty()), text
     assert is_plain(said.getvalue()), said.getvalue()
     if options.get("json") and status not in (1, 4):
-        for document in text.splitlines() if options["func"] is ctllib.events else [text]:
+        for document in text.splitlines() if options["func"] in (ctllib.events, ctllib.read_logs) else [text]:
             json.loads(document)
 
 

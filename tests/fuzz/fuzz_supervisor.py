@@ -188,6 +188,7 @@ def one(data: bytes) -> None:
                 if colony.is_over():
                     return
             _check_health(colony)
+            _check_end(colony)
             _check_log(before)
         finally:
             colony.close()
@@ -203,6 +204,25 @@ def _may_be(name: str) -> bool:
 def _code(colony: Colony) -> bytes:
     code: str = colony.supervisor.hands._code
     return code.encode()
+
+
+def _check_end(colony: Colony) -> None:
+    """Told to end, it ends, whatever there is that cannot be read."""
+    if colony.is_over():
+        return
+    supervisor = colony.supervisor
+    supervisor.guarded(supervisor.quit)
+    for _ in range(20):
+        colony.turn(0.5)
+        for identity in {
+            order["id"] for order in colony.orders if order["do"] == "signal"
+        } & supervisor.instances.keys():
+            end = {"signal": 15, "lived": 5.0, "at": time.time()}
+            colony.say(**{"is": "exited", "id": identity, "end": end, "empty": True, "since": 0})
+    assert colony.orders[-1] == {"do": "leave"}, (colony.orders[-5:], _failures)
+    colony.say(**{"is": "leaving"})
+    supervisor.hands._lost()
+    assert colony.reactor.is_stopped, _failures
 
 
 def _check_log(before: int) -> None:

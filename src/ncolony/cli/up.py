@@ -384,5 +384,5 @@ def _exit_code(last: dict[str, Any]) -> int:
         return int(last["code"])
     if last.get("signal") is not None:
         text = str(last["signal"])
-        return 128 + (getattr(signal, f"SIG{text}", 0) or (int(text) if text.isdigit() else 0))
+        return 128 + (getattr(signal, f"SIG{text}", 0) or (int(text) if text.isdecimal() else 0))
     return 127

@@ -11,6 +11,8 @@ import struct
 
 # One record of an index: everything before this offset was written by this time (wall clock, in nanoseconds).
 ENTRY = struct.Struct("!QQ")
+# Offsets count a log's bytes from its first ever, and seek(2) takes no more.
+MOST_BYTES = (1 << 63) - 1
 ENDINGS = ("log", "log.gz", "index")
 # A log is counted in bytes from its first ever; seek(2) takes no more.
 MOST_BYTES = (1 << 63) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import heapq
+import json
 import os
 import random
 import signal
@@ -280,13 +281,13 @@ class Supervisor(Service):
         settings = self.settings
         about = {
             "pid": os.getpid(), "version": __version__, "started": self._began,
-            "problems": [printable(problem) for problem in self._problems.values()],
-            "config": printable(os.path.abspath(settings.config)),
-            "messages": printable(os.path.abspath(settings.messages)),
-            "state": printable(settings.state), "logs": printable(self._logs), "keeper": self.hands.pid,
+            "problems": list(self._problems.values()),
+            "config": os.path.abspath(settings.config), "messages": os.path.abspath(settings.messages),
+            "state": settings.state, "logs": self._logs, "keeper": self.hands.pid,
         }  # fmt: skip
         try:
-            write_whole(f"{settings.state}/supervisor.json", msgspec.json.encode(about))
+            # Not by msgspec: paths need not be UTF-8.
+            write_whole(f"{settings.state}/supervisor.json", json.dumps(about).encode())
             self._undescribed = False
         except OSError:
             self._undescribed = True

@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import tempfile
+import zlib
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Container, Iterator
@@ -376,8 +377,10 @@ class Follower:
         return {key.partition("/")[0] for key in self._streams}
 
     def when_idle(self, call: Callable[[], None]) -> None:
-        """Call once everything known is forwarded, but for files that cannot be written."""
-        if self._queue or self._waiting:
+        """Call once everything known is forwarded, but for files that cannot be written or read, when tried again."""
+        for reader in list(self._waiting):
+            self._try_again(reader)
+        if self._queue:
             self._idle.append(call)
         else:
             self._tell_losses()
@@ -436,7 +439,7 @@ class Follower:
                 self._leave_if_done(stream)
         if self._queue:
             self._schedule()
-        elif not self._waiting:
+        else:
             waiting, self._idle = self._idle, []
             if waiting:
                 self._tell_losses()
@@ -539,7 +542,10 @@ class Follower:
             if self._older(directory) == before:
                 reader.base = base
                 self._note_open(reader)
-                return max(at, base) if os.fstat(reader.file).st_size > at - base else None
+                if os.fstat(reader.file).st_size > at - base:
+                    return max(at, base)
+                # One that was set aside and is damaged holds less than it should.
+                return next((start + size for start, size in before if start == base), None)
             self._close(reader)
         return None
 
@@ -661,9 +667,7 @@ def _open_log(path: str) -> int:
     except FileNotFoundError:
         if not path.endswith(".log"):
             raise
-    try:
-        with gzip.open(f"{path}.gz") as packed, tempfile.TemporaryFile() as file:
+    with gzip.open(f"{path}.gz") as packed, tempfile.TemporaryFile() as file:
+        with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # damaged: the rest of it is gone
             shutil.copyfileobj(packed, file)
-            return os.dup(file.fileno())
-    except EOFError as error:
-        raise OSError(str(error)) from None
+        return os.dup(file.fileno())

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gzip
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Container
 
@@ -275,7 +276,7 @@ def _read_compressed(path: str, start: int, length: int) -> bytes:
         with gzip.open(f"{path}.gz") as file:
             file.seek(start)
             return file.read(length)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return b""
 
 

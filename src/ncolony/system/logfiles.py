@@ -28,6 +28,7 @@ TRIES = 20
 _BLOCK = 1 << 16
 _PACKED = 1 << 14  # compressed bytes at a time; zlib makes at most a thousand times as many of them
 _CUT = 8
+_MOST = (1 << 63) - 1
 _WRAP = 1 << 32
 _GZIP = 31  # zlib's word for "with gzip's header"
 
@@ -89,8 +90,8 @@ class Log:
             names = os.listdir(self.directory)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        plain = [name for name in names if name.endswith(".log") and name[:-4].isdigit()]
-        packed = [name for name in names if name.endswith(".log.gz") and name[:-7].isdigit()]
+        plain = [name for name in names if name.endswith(".log") and _is_offset(name[:-4])]
+        packed = [name for name in names if name.endswith(".log.gz") and _is_offset(name[:-7])]
         return sorted({*plain, *(name for name in packed if name[:-3] not in plain)})
 
     def _file(self, name: str) -> File:
@@ -274,6 +275,11 @@ class Log:
     def _line_at(self, offset: int) -> int:
         """Where the line begins that the byte at `offset` belongs to."""
         return self.last_lines(1, offset + 1)
+
+
+def _is_offset(text: str) -> bool:
+    """Whether it is a number that seek(2) takes."""
+    return text.isdecimal() and int(text) <= _MOST
 
 
 def _line_starts(data: bytes, offset: int, end: int, cuts: list[int]) -> list[int]:

@@ -163,7 +163,7 @@ def stop_signal(text: str) -> str:
 
 def as_step(name: str, seconds: float) -> list[Any]:
     """One step of `stop`: a signal by name, or by number where it has no name."""
-    return [int(name) if name.isdigit() else name, seconds]
+    return [int(name) if name.isdecimal() else name, seconds]
 
 
 def legal_name(text: str) -> str:
