@@ -6,22 +6,28 @@ JOBS ?= 4
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-input
 READY := $(VENV)/.ready-to-run
 READY_DEV := $(VENV)/.ready-to-develop
+READY_FUZZ := $(VENV)/.ready-to-fuzz
 
 # As in an activated virtual environment: `python` is this one.
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test chaos quick lint format docs lock dev clean
+.PHONY: help demo test chaos fuzz bench-ctl quick lint format docs man schema tour lock dev clean
 
 help:
 	@echo "make demo    run the example colony until CTRL-C (DEMO_SECONDS=10 make demo ends by itself)"
 	@echo "make test    all tests (PYTEST='-k name' chooses; JOBS=1 for one at a time)"
 	@echo "make chaos   kill supervisor and keeper at random for SECONDS=60 and count what came of it (SEED=N repeats)"
+	@echo "make fuzz    feed every parser with what it was not made for, FUZZ_SECONDS=60 each (TARGET=name for one)"
+	@echo "make bench-ctl  how long the command line takes among 1,000 processes"
 	@echo "make quick   the rules' unit tests and the linter, in seconds"
 	@echo "make lint    formatting, linter, types"
 	@echo "make format  put the formatting right"
 	@echo "make docs    the documentation, into docs/_build/html"
+	@echo "make man     the manual pages, into docs/_build/man"
+	@echo "make schema  write src/ncolony/schema/*.json anew, after a change of the model or of docs/configuration.md"
+	@echo "make tour    type the tour of the documentation into a terminal again, and write down what it shows"
 	@echo "make lock    write requirements/*.txt anew (UPGRADE=1: with the newest versions)"
 	@echo "make clean   remove everything that make made"
 
@@ -33,6 +39,11 @@ $(READY): requirements/run.txt pyproject.toml tools/venv.sh
 
 $(READY_DEV): requirements/dev.txt $(READY)
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# For some versions of Python there is no atheris; inputs are made by chance then.
+$(READY_FUZZ): requirements/fuzz.txt $(READY_DEV)
+	@$(PIP) --require-hashes -r requirements/fuzz.txt || echo "atheris cannot be installed"
 	@touch $@
 
 dev: $(READY_DEV)
@@ -47,6 +58,14 @@ SECONDS ?= 60
 
 chaos: $(READY_DEV)
 	@$(BIN)/python tests/chaos/storm.py $(SECONDS)
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(READY_FUZZ)
+	@$(BIN)/python tests/fuzz/run.py "$(TARGET)" $(FUZZ_SECONDS)
+
+bench-ctl: $(READY)
+	@$(BIN)/python bench/ctl.py
 
 quick: $(READY_DEV)
 	@$(BIN)/ruff check -q
@@ -67,6 +86,16 @@ format: $(READY_DEV)
 docs: $(READY_DEV)
 	@$(BIN)/sphinx-build -q -E -W --keep-going -n -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+man: $(READY_DEV)
+	@$(BIN)/sphinx-build -q -E -W --keep-going -b man docs docs/_build/man
+	@ls docs/_build/man/*.[1-9]
+
+schema: $(READY)
+	@$(BIN)/python tools/schema.py
+
+tour: $(READY)
+	@$(BIN)/python tools/tour.py
 
 lock:
 	@sh tools/venv.sh $(VENV)

@@ -6,6 +6,7 @@ is read from /proc. `NOTES` files (see payload.py) are written by the supervised
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import os
@@ -264,8 +265,10 @@ class Colony:
         directory = self.logs / name
         if not directory.is_dir():
             return b""
-        rotated = sorted(directory.glob("*.log"), key=lambda path: int(path.stem))
-        return b"".join(_read(path) for path in [*rotated, directory / "current"])
+        starts = {int(path.name.partition(".")[0]) for path in (*directory.glob("*.log"), *directory.glob("*.log.gz"))}
+        rotated = [f"{directory}/{start:020d}.log" for start in sorted(starts)]
+        parts = [_read(path) or gzip.decompress(_read(f"{path}.gz")) for path in rotated]
+        return b"".join([*parts, _read(directory / "current")])
 
     def evidence(self) -> str:
         """Everything one wants to see of a failed test."""

@@ -33,10 +33,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_ships_every_source(wheel: Path) -> None:
-    """The wheel holds every module, the keeper's among them, py.typed and the plugin file, and nothing else of ours."""
+    """The wheel holds every module, the keeper's too, the schemas, py.typed and the plugin file, and nothing else."""
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {path.relative_to(SOURCE).as_posix() for path in (SOURCE / "ncolony").rglob("*.py")}
-    assert names == modules | {"ncolony/py.typed", "twisted/plugins/ncolony_plugins.py"}
+    schemas = {"ncolony/schema/config.json", "ncolony/schema/message.json"}
+    assert names == modules | schemas | {"ncolony/py.typed", "twisted/plugins/ncolony_plugins.py"}
     assert "ncolony/keeper/__main__.py" in names
 
 
@@ -52,6 +53,8 @@ def test_wheel_works_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> None:
     shown = run(sys.executable, "-m", "twisted", "ncolony", "--help", env=environment, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "--messages" in shown.stdout
+    schema = run(sys.executable, "-m", "ncolony", "schema", "config", env=environment, cwd=tmp_path)
+    assert schema.stdout == (tmp_path / "ncolony" / "schema" / "config.json").read_text("utf-8")
     where = run(sys.executable, "-c", "import ncolony; print(ncolony.__file__)", env=environment, cwd=tmp_path)
     assert where.stdout.startswith(str(tmp_path))
 

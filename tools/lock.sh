@@ -17,5 +17,6 @@ lock() {
 }
 
 lock requirements/run.txt --group build
-# The second file repeats the first one's versions exactly.
+# The files after it repeat the first one's versions exactly.
 lock requirements/dev.txt --group build --group dev --group docs --constraint requirements/run.txt
+lock requirements/fuzz.txt --group fuzz --constraint requirements/dev.txt

@@ -78,7 +78,7 @@ class Options(usage.Options):
         ],
     ]  # fmt: skip
     optFlags = [  # noqa: RUF012
-        ["no-strict-modes", None, "Use config files that anybody may write, even as root"]
+        ["no-strict-modes", None, "Use files and directories that anybody may write, even as root"]
     ]
 
     def postOptions(self) -> None:

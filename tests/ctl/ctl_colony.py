@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,12 @@ class Colony:
             "digest": "",
             "last_exit": None,
             "holding": [],
+            "pending": "",
+            "file": name.rpartition(":")[0] or name,
+            "ready_at": 1.0,
+            "rolled_back": None,
+            "memory": None,
+            "waiting_for": [],
             **record,
         }
         write_whole(self.state / "status" / name, json.dumps(full).encode())
@@ -120,6 +127,20 @@ class Colony:
         (self.state / "history").mkdir(exist_ok=True)
         with (self.state / "history" / name).open("ab") as file:
             file.write(json.dumps(full).encode() + b"\n")
+
+    def happened(self, *records: dict[str, Any], file: str = "events") -> None:
+        """Add lines to the events as a supervisor does."""
+        with (self.state / file).open("ab") as target:
+            target.writelines(json.dumps({"at": time.time(), "name": "", **one}).encode() + b"\n" for one in records)
+
+    def applied(self, *, problems: int = 0, generation: str | None = None) -> None:
+        """Write `applied` as a supervisor does that has applied all that is in the config directory now."""
+        if generation is None:
+            pairs = [(path.name, blake2b(path.read_bytes(), digest_size=16).digest()) for path in self.config.iterdir()]
+            generation = config.directory_generation(pairs)
+        count = len(list(self.config.iterdir()))
+        record = {"generation": generation, "files": count, "problems": problems, "at": time.time()}
+        write_whole(self.state / "applied", json.dumps(record).encode())
 
     def answer(self, message_id: str, **record: Any) -> None:
         """Write answers/ID as a supervisor does."""

@@ -420,7 +420,9 @@ def test_status_of_the_dead_shows_no_uptime(colony: Colony) -> None:
 def test_status_tells_what_a_stop_waits_for(colony: Colony) -> None:
     """The note names what holds up a stop, three at most; --long names all."""
     colony.report("one", state="STOPPING", holding=["pid 123 (sleep)"])
-    colony.report("many", state="STOPPING", reason="restart", holding=[f"pid {pid} (sh)" for pid in range(1, 6)])
+    colony.report(
+        "many", state="STOPPING", started=None, reason="restart", holding=[f"pid {pid} (sh)" for pid in range(1, 6)]
+    )
     with colony.supervised():
         many, one = colony.run("status").stdout.splitlines()
         long = colony.run("status", "many", "--long").stdout.splitlines()
@@ -592,9 +594,10 @@ def test_help_is_on_stdout(colony: Colony) -> None:
     """--help of the whole and of each verb is no error, and tells of every option."""
     whole = colony.run("--help")
     assert whole.returncode == 0
-    for (
-        verb
-    ) in "add remove restart restart-group restart-all start stop enable disable status scan signal history".split():
+    verbs = (
+        "add remove restart restart-group restart-all start stop enable disable signal status why events wait history"
+    )
+    for verb in [*verbs.split(), "scan", "upgrade", "shutdown"]:
         assert verb in whole.stdout
     one = colony.run("add", "--help")
     assert one.returncode == 0
@@ -609,6 +612,9 @@ def test_help_is_on_stdout(colony: Colony) -> None:
         ["status"],
         ["status", "--long"],
         ["history", "x"],
+        ["why", "x"],
+        ["events"],
+        ["wait", "x"],
         ["shutdown"],
         ["upgrade"],
     ],

@@ -614,3 +614,28 @@ def test_wait_for_applied_of_what_was_removed_waits_until_it_is_gone(colony: Col
         ctllib.wait_for_applied(colony.places, "x", 0, state=colony.state)
     with colony.meanwhile((colony.state / "status" / "x").unlink):
         assert ctllib.wait_for_applied(colony.places, "x", 60, state=colony.state) is None
+
+
+@pytest.mark.parametrize("wrong", [5, 1.5, True, "\x1b[31m\ud800", [5], {"x": 1}, None, float("nan"), 1e300])
+def test_a_report_with_wrong_types_reads_like_one_without(colony: Colony, wrong: object) -> None:
+    """A value of a wrong type in a status is as if it were not there; nobody who reads it has to look twice."""
+    colony.report("web", **dict.fromkeys(("since", "started", "next_try", "restarts", "instance", "pid"), wrong))
+    colony.report("b", **dict.fromkeys(("state", "wanted", "reason", "problem", "warnings", "group", "holding"), wrong))
+    b, web = ctllib.status(colony.places, state=colony.state)
+    assert all(isinstance(value, str) for value in (b.state, b.wanted, b.reason))
+    assert all(isinstance(value, list) for value in (b.warnings, b.group, b.holding))
+    assert all(isinstance(value, int) for value in (web.restarts, web.instance))
+    assert web.pid is None or isinstance(web.pid, int)
+    assert isinstance(web.since, int | float) and web.since < 1e12
+    ran = colony.run("status", "--long")
+    assert ran.returncode == 3
+    assert "Traceback" not in ran.stderr
+    assert all(line.isprintable() for line in [*ran.stdout.split("\n"), *ran.stderr.split("\n")])
+
+
+def test_errors_are_one_printable_line(colony: Colony) -> None:
+    """What a supervisor gives as its reason is quoted in one line, whatever it holds."""
+    colony.answer("m1", accepted=False, state="failed", why="no\n\x1b[31m")
+    with pytest.raises(ctllib.Failed) as caught:
+        ctllib.wait_for_shutdown(colony.places, "m1", 5, state=colony.state)
+    assert str(caught.value) == r"cannot shut down: no\n\x1b[31m"

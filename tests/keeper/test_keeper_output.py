@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -435,3 +437,114 @@ def test_full_disk(bench: Bench) -> None:
     assert said["whole"] is True
     assert said["dropped"] + said["stored"] == 3_000_000
     assert said["late"] == "late\n" * 10
+
+
+def start_split(bench: Bench, line: Line, argv: list[str], **fields: object) -> str:
+    """Start an instance whose streams are kept apart; its identity."""
+    log = {"split": True, **fields.pop("log", {})}  # type: ignore[dict-item]
+    order = bench.order(argv, log=log, **fields)  # type: ignore[arg-type]
+    bench.make_fifo(f"{order['id']}.err")
+    line.say(**order)
+    line.wait_for("started", id=order["id"])
+    return str(order["id"])
+
+
+BOTH = """
+import os
+for number in range(LINES):
+    os.write(1, b"out %d\\n" % number)
+    os.write(2, b"err %d\\n" % number)
+"""
+
+
+def test_streams_apart(bench: Bench, line: Line) -> None:
+    """Where that is asked for, standard error is a stream of its own, told of by its own name, and cut by itself."""
+    identity = start_split(bench, line, ["/bin/sh", "-c", "echo out; printf err >&2"], name="web")
+    end = line.wait_for("exited", id=identity)
+    assert (end["since"], end["since_stderr"]) == (0, 0)
+    assert (bench.output("web"), bench.output("web/stderr")) == (b"out\n", b"err")
+    assert line.wait_for("output", name="web", last=True)["to"] == 4
+    assert line.wait_for("output", name="web/stderr", last=True)["to"] == 3
+    assert (bench.logs / "web" / "stderr" / "cuts").read_bytes() == struct.pack("!Q", 3)
+    assert not (bench.logs / "web" / "cuts").exists()
+    assert not list((bench.state / "fifo").iterdir())
+    line.say("forget", id=identity)
+    second = start_split(bench, line, ["/bin/sh", "-c", "echo more >&2"], name="web")
+    end = line.wait_for("exited", id=second)
+    assert (end["since"], end["since_stderr"]) == (4, 3)
+
+
+def test_streams_apart_through_deaths_of_the_keeper(bench: Bench, line: Line) -> None:
+    """The next keeper goes on with both streams; what was printed while there was none is in them too."""
+    count = 30_000
+    argv = [*PYTHON, BOTH.replace("LINES", str(count))]
+    identity = start_split(bench, line, argv, name="web", log={"forward": False, "max_bytes": 100_000, "keep": 1000})
+    size = 0
+    for _ in range(4):
+        size = wait_for(
+            lambda size=size: len(bench.output("web/stderr")) > size and len(bench.output("web/stderr")),  # type: ignore[misc]
+            "it prints",
+        )
+        bench.kill_keeper()
+        line = bench.start_keeper()
+        held = line.hello()[identity]
+    if held["alive"]:
+        line.wait_for("exited", id=identity)
+    for name, word in (("web", b"out"), ("web/stderr", b"err")):
+        assert bench.output(name) == b"".join(word + b" %d\n" % number for number in range(count))
+
+
+def test_what_the_supervisor_does_with_output_is_kept_for_it(bench: Bench, line: Line) -> None:
+    """What a start order says in `follow` comes back as it was, from the next keeper too."""
+    identity, _ = bench.start(line, ["/bin/sleep", "1000"], follow={"any": ["thing"]})
+    bench.kill_keeper()
+    assert bench.start_keeper().hello()[identity]["follow"] == {"any": ["thing"]}
+
+
+def test_drop_rather_than_wait(bench: Bench, line: Line) -> None:
+    """With overflow "drop" a process is not held back by a supervisor that is behind; the oldest output goes."""
+    log = {"max_bytes": 20_000, "keep": 1, "overflow": "drop"}
+    identity, _ = bench.start(line, writer(20_000), name="loud", log=log)
+    line.wait_for("exited", id=identity)
+    found = numbers(bench.output("loud"))
+    assert found == list(range(found[0], 20_000))
+    assert 0 < len(found) < 1000
+
+
+def test_compressed_files_are_counted_and_thrown_away(bench: Bench, line: Line) -> None:
+    """A file that was compressed meanwhile keeps its place in the stream, and goes when its time has come."""
+    log = {"forward": False, "max_bytes": 50_000, "keep": 4}
+    identity, _ = bench.start(line, writer(2_100), name="loud", log=log)
+    line.wait_for("exited", id=identity)
+    *rotated, _ = bench.files("loud")
+    assert [int(path.stem) for path in rotated] == [0, 50_000, 100_000, 150_000]
+    for path in rotated:
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    bench.kill_keeper()
+    (bench.logs / "loud" / "current.index").unlink()  # so that only the names and sizes tell where it begins
+    line = bench.start_keeper()
+    line.hello()
+    line.say("forget", id=identity)
+    identity, _ = bench.start(line, writer(1_700), name="loud", log=log)
+    assert line.wait_for("exited", id=identity)["since"] == 210_000
+    left = {path.name for path in (bench.logs / "loud").iterdir()}
+    starts = {int(name.partition(".")[0]) for name in left if name[0].isdigit()}
+    assert starts == {150_000, 200_000, 250_000, 300_000}
+    assert f"{150_000:020d}.log.gz" in left
+
+
+def test_index_tells_when_late_output_came(bench: Bench, line: Line) -> None:
+    """Output that came soon after other output is not said to have come with what was printed much later."""
+    script = f"echo one; echo two; read x < {bench.gate}; echo three"
+    identity, _ = bench.start(line, ["/bin/sh", "-c", script], name="web")
+    wait_for(lambda: bench.output("web") == b"one\ntwo\n", "two lines are written")
+    seen = time.time_ns()
+    time.sleep(0.1)  # what comes after it is much later
+    bench.open_gate()
+    line.wait_for("exited", id=identity)
+    entries = list(struct.iter_unpack("!QQ", (bench.logs / "web" / "current.index").read_bytes()))
+    first_beyond_one = next(ns for offset, ns in entries if offset > 4)
+    assert first_beyond_one <= seen + 10_000_000
+    assert entries[-1][0] == 14
+    assert entries[-1][1] > seen + 90_000_000

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import string
 import sys
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ from ncolony.model.config import (
     ProcessConfig,
     decode,
     define,
+    directory_generation,
     signal_name,
     signal_number,
 )
@@ -149,11 +152,11 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("args", ["a", 1], "args[1]", "1"),
     ("args", ["a", ["b"]], "args[1]", '["b"]'),
     ("args", ["a", "b\0"], "args", "NUL"),
-    ("env", [], "env", "[]"),
-    ("env", {"A": 18}, "env", "18"),
+    ("env", [], "env", "an array"),
+    ("env", {"A": 18}, "env", "a number"),
     ("env", {"A": None}, "env", "null"),
-    ("env", {"": "x"}, "env", '"":"x"'),
-    ("env", {"A=B": "x"}, "env", '"A=B":"x"'),
+    ("env", {"": "x"}, "env", "an object"),
+    ("env", {"A=B": "x"}, "env", "A=B"),
     ("env", {"A\0": "x"}, "env", "NUL"),
     ("env", {"A": "\0"}, "env", "NUL"),
     ("env_inherit", "*", "env_inherit", '"*"'),
@@ -265,10 +268,10 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("on_give_up", "stop", "on_give_up", "stop"),
     ("env_file", "", "env_file", '""'),
     ("env_file", [5], "env_file[0]", "5"),
-    ("env_secret", ["/x"], "env_secret", "/x"),
-    ("env_secret", {"A": 5}, "env_secret.A", "5"),
+    ("env_secret", ["/x"], "env_secret", "an array"),
+    ("env_secret", {"A": 5}, "env_secret.A", "a number"),
     ("env_secret", {"A=": "/x"}, "env_secret", "A="),
-    ("env_secret", {"A": ""}, "env_secret", '""'),
+    ("env_secret", {"A": ""}, "env_secret", "not empty"),
     ("rollback_if_not_ready", -1, "rollback_if_not_ready", "-1"),
 ]
 
@@ -498,6 +501,15 @@ LIVE: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("value", ["https://example.com/schema.json", 5, {"a": 1}])
+def test_keys_of_editors_mean_nothing(value: Any) -> None:
+    """A key that begins with "$" is for editors: no warning, and a change of it is no change."""
+    plain, marked = defined(written()), defined(written(**{"$schema": value, "$comment": "x"}))
+    assert marked.warnings == ()
+    assert (plain.digest, plain.generation) == (marked.digest, marked.generation)
+    assert plain.config == marked.config
+
+
 @pytest.mark.parametrize("key", sorted(LIVE_KEYS))
 def test_a_live_key_changes_the_digest_alone(key: str) -> None:
     """A live key is a change, and needs no restart."""
@@ -611,6 +623,19 @@ def test_signal_names_come_back() -> None:
     assert signal_name(40) == "signal 40"
 
 
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_not_json_stays_so_beside_large_numbers(word: str) -> None:
+    """NaN and Infinity are no JSON, in a file with a number beyond all bounds too."""
+    assert problem(b'{"args": ["a"], "x": %s}' % word.encode()).key == ""
+    assert problem(b'{"args": ["a"], "y": 1e400, "x": %s}' % word.encode()).key == ""
+
+
+def test_letters_that_only_look_like_others_name_nothing() -> None:
+    """A long s is no S in the name of a signal, and the Kelvin sign no K in the name of a limit."""
+    assert signal_number("\u017figterm") is None
+    assert problem(written(limits={"memloc\u212a": 1})).key == "limits"
+
+
 # Whatever a file holds
 
 json_values = st.recursive(
@@ -672,7 +697,8 @@ good_contents = st.fixed_dictionaries(
         "stop": st.lists(st.tuples(st.sampled_from(["TERM", "sigint", 9, 40]), seconds), max_size=3),
         "stop_scope": st.sampled_from(["tree", "process"]),
         "log": st.fixed_dictionaries(
-            {}, optional={"forward": st.booleans(), "max_bytes": st.integers(4096, 2**70), "keep": st.integers(0, 9)}
+            {},
+            optional={"forward": st.booleans(), "max_bytes": st.integers(4096, 2**63 - 1), "keep": st.integers(0, 9)},
         ),
     },
 )
@@ -700,3 +726,18 @@ def test_the_order_of_keys_never_matters(extras: dict[str, Any], seed: int) -> N
     random.Random(seed).shuffle(shuffled)
     one, other = defined(json.dumps(content).encode()), defined(json.dumps(dict(shuffled), indent=seed % 5).encode())
     assert (one.digest, one.generation) == (other.digest, other.generation)
+
+
+def test_the_generation_of_a_directory_is_that_of_its_files() -> None:
+    """It depends on every name and content, not on their order; a name that is no text counts too."""
+    contents = {"a": b"1", "b": b"2", "\udcff": b""}
+    pairs = [(name, blake2b(data, digest_size=16).digest()) for name, data in contents.items()]
+    found = directory_generation(pairs)
+    assert found == directory_generation(reversed(pairs))
+    assert re.fullmatch("[0-9a-f]{32}", found)
+    assert directory_generation([]) == "0" * 32
+    swapped = [(pairs[0][0], pairs[1][1]), (pairs[1][0], pairs[0][1]), pairs[2]]
+    others = [directory_generation(some) for some in (pairs[:2], pairs[1:], swapped)]
+    assert len({found, *others}) == 4
+    one = int.from_bytes(blake2b(b"a\0" + pairs[0][1], digest_size=16).digest(), "big")
+    assert directory_generation(pairs[:1]) == f"{one:032x}"

@@ -24,6 +24,7 @@ from ncolony.model.message import (
     Stop,
     Upgrade,
     decode,
+    decode_answer,
 )
 
 GOOD: list[tuple[str, Message]] = [
@@ -110,6 +111,21 @@ def test_json_is_spelled_json(data: bytes) -> None:
 def test_deep_nesting_is_a_problem(data: bytes) -> None:
     """A message nested without end is refused like any other."""
     assert isinstance(decode("m1", data), Problem)
+
+
+def test_what_is_wrong_is_told_in_one_line() -> None:
+    """A message's own words, quoted in what is wrong with it, harm no terminal and are not repeated at any length."""
+    found = decode("m1", b'{"type": "\\u001b[31m\\n' + b"x" * 1000 + b'"}')
+    assert isinstance(found, Problem)
+    assert found.why.isprintable()
+    assert "\\x1b[31m" in found.why
+    assert len(found.why) < 300
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'"x"', b"\xff", b'{"accepted": true}', b'{"x": ' + b"[" * 100_000])
+def test_what_is_no_answer_is_none(data: bytes) -> None:
+    """A torn or foreign answer is no answer."""
+    assert decode_answer(data) is None
 
 
 json_values = st.recursive(

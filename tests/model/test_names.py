@@ -83,6 +83,15 @@ def test_what_is_shown_is_always_text(data: bytes) -> None:
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.text(st.characters(codec=None), max_size=100))
+def test_half_a_character_is_shown_too(text: str) -> None:
+    """Whatever text JSON can hold, lone surrogates included, can be shown on one line and written as UTF-8."""
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown.encode().decode() == shown
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.text(st.characters(codec="utf-8"), max_size=100).filter(str.isprintable))
 def test_plain_text_is_shown_as_it_is(name: str) -> None:
     """A name without odd characters is not touched."""

@@ -55,3 +55,8 @@ def test_a_record_of_an_earlier_version_is_read() -> None:
 def test_decode_never_raises(data: bytes) -> None:
     """Bytes that are no record are None."""
     assert decode(data) is None
+
+
+def test_a_record_nested_too_deeply_is_none() -> None:
+    """A record that nests without end is no record."""
+    assert decode(b'{"x": ' + b"[" * 100_000) is None

@@ -510,3 +510,25 @@ def test_the_keepers_death_on_a_read_only_state_directory(disk: Disk, colony: Co
     wait_until_shown(colony, "web", 2)
     assert not is_alive(pid)
     assert tracebacks(colony) == ""
+
+
+def test_a_full_disk_under_a_file_of_its_own(disk: Disk, colony: Colony) -> None:
+    """While the disk is full the status names the file; then what was printed meanwhile is in it, each line once."""
+    path = disk.path / "web.log"
+    colony.put("web", {"args": colony.payload("web", "tick", 0.02), "log": {"stdout": str(path)}})
+    colony.start(*QUICK)
+    colony.wait_for(lambda: path.exists() and b"tick 5\n" in path.read_bytes(), "it is written")
+    disk.fill()
+    wait_for_warning(colony, "web", f"cannot write {path}: {FULL}")
+    wait_until_ticking(colony, "web")
+    wait_until_forwarded(colony, "web")
+    colony.kill()
+    disk.fill()
+    wait_until_adopted(colony)
+    wait_for_warning(colony, "web", f"cannot write {path}: {FULL}")
+    disk.clear()
+    colony.wait_for(lambda: not (colony.status("web") or {}).get("warnings"), "it is written again")
+    assert colony.stop() == 0
+    last = int(colony.notes("web", "last")[0].split()[1])
+    assert path.read_bytes() == b"".join(b"tick %d\n" % number for number in range(1, last + 1))
+    assert tracebacks(colony) == ""

@@ -8,6 +8,7 @@ the witnesses' notes (see witness.py) are compared with what the colony wrote: o
 from __future__ import annotations
 
 import ctypes
+import gzip
 import itertools
 import json
 import os
@@ -75,6 +76,12 @@ MATRIX = {
     "rotate.full": TALKS,
     "rotate.log": TALKS,
     "rotate.index": TALKS,
+    "file.noted": TALKS,
+    "file.written": TALKS,
+    "file.committed": TALKS,
+    "file.shifted": TALKS,
+    "compress.made": TALKS,
+    "compress.named": TALKS,
     "upgrade.tried": "upgrade renew",
     "upgrade.execute": "upgrade renew",
     "upgrade.ordered": "renew",
@@ -85,7 +92,10 @@ MATRIX = {
     "leave": "end",
 }
 # These come from output alone. Nothing else prints then, so that the operation itself is what passes them.
-QUIET = ("output.", "forward.", "rotate.")
+QUIET = ("output.", "forward.", "rotate.", "file.", "compress.")
+# Where what is printed goes to files of its own too, and where more than fits into one is printed.
+OWN_FILES = ("file.", "compress.")
+LOUD = ("rotate.", "file.shifted", "compress.")
 # At these an instance has ended, or may have, but how it ended and its last words are not on disk yet: with both killed
 # nobody is left who knows.
 ENDED_UNSEEN = ("signal.sent", "exit.seen")
@@ -142,7 +152,9 @@ class Scene:
         self.kills.mkdir()
         self.env = {**os.environ, "NCOLONY_KILL_AT": str(self.kills)}
         self.quiet = point.startswith(QUIET)
-        self.count = 60 if point.startswith("rotate.") else 3
+        self.count = 60 if point.startswith(LOUD) else 3
+        self.own = colony.root / "own"
+        self.own.mkdir()
         self.expected: dict[str, int] = {}  # how many instances of each process there must be
         self.gone: set[str] = set()  # names that do not run any more
         self.unattended: list[tuple[float, float]] = []  # since when nobody lived, until when
@@ -165,6 +177,10 @@ class Scene:
         period = 0.02 if name == "steady" else 0
         args = [sys.executable, "-I", "-S", str(WITNESS), str(self.colony.notes_directory), name, str(self.count)]
         config: dict[str, Any] = {"args": [*args, str(period)], "log": {"max_bytes": 4096, "keep": 1000}}
+        if not self.quiet:
+            config["log"]["stderr"] = True  # a second pipe, and a second log, of which nothing must be left over either
+        if self.point.startswith(OWN_FILES):
+            config["log"] |= {"stdout": str(self.own / name), "compress": self.point.startswith("compress.")}
         if name != "steady":
             config["padding"] = PADDING
         self.expected[name] = 1
@@ -513,6 +529,17 @@ class Scene:
             yield f"what nobody said, or only once: {ranges(kept[at:])}"
         if (logged := self.colony.lines(name)) != kept:
             yield f"the log has {ranges(logged)}, where the kept output has {ranges(kept)}"
+        if self.point.startswith(OWN_FILES) and (written := self.written(name)) != kept:
+            yield f"its own file has {ranges(written)}, where the kept output has {ranges(kept)}"
+
+    def written(self, name: str) -> list[str]:
+        """The lines in the files of a process's own, oldest first."""
+        found = {int(path.name.split(".")[1]): path for path in self.own.glob(f"{name}.[0-9]*")}
+        data = b"".join(
+            gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            for _, path in sorted(found.items(), reverse=True)
+        )
+        return (data + (self.own / name).read_bytes()).decode().splitlines()
 
     def faults_of_history(self, name: str, instances: list[Instance]) -> Iterator[str]:
         """Every exit exactly once, with its code."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,18 @@ def test_an_unusable_state_directory_is_told(colony: Colony) -> None:
     assert "cannot" in output
     assert str(colony.state) in output
     assert "Traceback" not in output
+
+
+def test_directories_whose_names_are_no_text(new_colony: Callable[[str], Colony]) -> None:
+    """A colony lives in directories whose names are not UTF-8 as in any others, and `ctl` speaks with it."""
+    colony = new_colony("\udcff")
+    colony.put("web", {"args": [SLEEP, "1000"]})
+    colony.start()
+    first = colony.wait_until_running("web")
+    assert "RUNNING" in colony.ctl("--state", str(colony.state), "status", "web")
+    colony.ctl("--state", str(colony.state), "restart", "web", "--wait")
+    colony.wait_until_dead(first)
+    supervisor = colony.supervisor()
+    assert supervisor is not None
+    assert r"\xff" in supervisor["config"]
+    assert colony.stop() == 0

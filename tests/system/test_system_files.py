@@ -30,8 +30,8 @@ def put(path: Path, data: bytes = b"{}") -> Path:
 
 
 def entries(found: dict[str, Entry | None]) -> dict[str, bytes | str | None]:
-    """Name to content, or to why there is none, or None for what is gone."""
-    return {name: None if e is None else e.data if e.data is not None else e.why for name, e in found.items()}
+    """Name to content, or to why it is not to be used, or None for what is gone."""
+    return {name: None if e is None else e.why or e.data for name, e in found.items()}
 
 
 def settle(directory: Directory) -> None:
@@ -339,14 +339,14 @@ class TestStrict:
             "import subprocess\n"
             "from ncolony.system.files import Directory\n"
             f"directory = Directory({str(place)!r}, lambda name: False, strict=True)\n"
-            "print(directory.scan()['a'].data)\n"
+            "print(bool(directory.scan()['a'].why))\n"
             f"subprocess.run(['mount', '--bind', {str(place)!r}, {str(place)!r}], check=True)\n"
             f"subprocess.run(['mount', '-o', 'remount,bind,ro', {str(place)!r}], check=True)\n"
-            "print(directory.scan()['a'].data)\n"
+            "print(bool(directory.scan()['a'].why))\n"
         )
         command = ["unshare", "-m", sys.executable, "-I", "-S", "-c", script]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        assert done.stdout == "None\nb'1'\n", done.stderr
+        assert done.stdout == "True\nFalse\n", done.stderr
 
 
 def test_read_small_of_what_grows(tmp_path: Path) -> None:

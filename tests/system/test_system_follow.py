@@ -12,7 +12,8 @@ import pytest
 from desk import Desk
 
 from ncolony.system.follow import Follower
-from ncolony.system.own_log import LONGEST_LINE, OwnLog, escaped
+from ncolony.system.lines import LONGEST_LINE, escaped
+from ncolony.system.own_log import OwnLog
 
 
 class Scribe:
@@ -69,7 +70,7 @@ class Desktop:
             if offset:
                 assert int((self.commits / name).read_bytes()) == offset  # on disk before it is told
 
-        def say(name: str, line: bytes, whole: bool) -> None:
+        def say(name: str, line: bytes, whole: bool, stream: str) -> None:
             self.said.append((name, line, whole))
 
         self.follower = Follower(
@@ -168,6 +169,18 @@ def test_rotation_between_reads(following: Desktop, web: Scribe) -> None:
     web.rotate()
     following.follower.output("web", 4, web.write(b"five\n"), False)
     assert following.lines() == [b"five"]
+
+
+def test_many_rotations(following: Desktop, web: Scribe) -> None:
+    """A log that is rotated more often than files may be open is followed to its end."""
+    expected = []
+    for number in range(150):
+        following.follower.output("web", 0, web.write(b"%d\n" % number), False)
+        web.rotate()
+        expected.append(b"%d" % number)
+    following.follower.output("web", 0, web.write(b"last\n"), False)
+    following.wait_until_done("web", web.end)
+    assert following.lines() == [*expected, b"last"]
 
 
 def test_line_across_files(following: Desktop, web: Scribe) -> None:
@@ -335,7 +348,7 @@ def test_missing_log(following: Desktop, web: Scribe) -> None:
     following.follower.output("nothing", 0, 100, True)
     following.follower.output("web", 0, web.write(b"one\n"), False)
     assert following.lines() == [b"one"]
-    assert following.desk.reactor.getDelayedCalls() == []
+    following.desk.until(lambda: not following.desk.reactor.getDelayedCalls(), "nothing is due any more")
 
 
 def test_flood_leaves_room_for_others(following: Desktop, web: Scribe) -> None:

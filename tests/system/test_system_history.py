@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -320,3 +321,16 @@ def test_little_is_read_of_a_large_log(log: Log) -> None:
     """Of a log of any size only the end is read, and no line is shown in part."""
     log.write(b"".join(b"%0100d\n" % number for number in range(20_000)))
     assert log.last(count=1000) == [f"{number:0100d}" for number in range(20_000 - 8192 // 101, 20_000)]
+
+
+def test_the_newest_rotated_file_may_be_compressed(log: Log) -> None:
+    """What is read of the file before the current one is the same once that is compressed."""
+    log.write(b"".join(b"old %d\n" % number for number in range(5_000)))
+    log.turn()
+    log.write(b"new\n")
+    expected = log.last()
+    assert expected == [*(f"old {number}" for number in range(4_981, 5_000)), "new"]
+    path = log.directory / f"{0:020d}.log"
+    (log.directory / f"{0:020d}.log.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert log.last() == expected

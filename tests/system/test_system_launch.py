@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ncolony
-from ncolony.model.config import Problem, ProcessConfig, decode, define
+from ncolony.model.config import Definition, Problem, ProcessConfig, decode, define
 from ncolony.system.launch import (
     Impossible,
     Owner,
@@ -133,9 +133,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @quickly
-@given(name=names, value=values)
+@given(name=names, value=values.map(lambda value: value.replace("'", "")))
 def test_any_value_in_single_quotes(place: Path, name: str, value: str) -> None:
-    """Whatever one line can hold is taken as it is between single quotes."""
+    """Whatever one line can hold, but for a single quote, is taken as it is between single quotes."""
     assert variables(place, f"A=1\nB=2\n{name}='{value}'\n") == {"A": "1", "B": "2"} | {name: value}
 
 
@@ -148,10 +148,10 @@ def test_any_value_in_double_quotes(place: Path, name: str, value: str) -> None:
 
 
 @quickly
-@given(given_lines=st.dictionaries(names, st.from_regex(r"[a-z][a-z =#$]{0,10}[a-z]", fullmatch=True), max_size=5))
+@given(given_lines=st.dictionaries(names, st.from_regex(r"[a-z][a-z =$]{0,10}[a-z]", fullmatch=True), max_size=5))
 def test_plain_lines(place: Path, given_lines: dict[str, str]) -> None:
     """Plain values are taken as they are, and a file of nothing is fine."""
-    text = "".join(f" {name}={value} \n\n# {name}=x\n" for name, value in given_lines.items())
+    text = "".join(f" {name}={value} # why\n\n# {name}=x\n" for name, value in given_lines.items())
     assert variables(place, text) == given_lines
 
 
@@ -281,3 +281,12 @@ def test_present_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert os.umask(before) == 0o037
     assert (found.cwd, found.umask, found.nofile) == (str(tmp_path), 0o037, 5)
     assert found.environ["SOME_NAME"] == "some value"
+
+
+def test_why_it_cannot_be_started_is_one_printable_line() -> None:
+    """A path with control characters is quoted in a way that harms no terminal."""
+    found = define("web", b'{"args": ["x"], "env_file": "/\\u001b[31m\\n"}')
+    assert isinstance(found, Definition)
+    with pytest.raises(Impossible) as caught:
+        order(found, Surroundings({}, "/", 0o22, None), {})
+    assert str(caught.value) == r"cannot read env_file: /\x1b[31m\n: No such file or directory"

@@ -21,7 +21,8 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
-from ncolony.system.own_log import LONGEST_LINE, OwnLog, cut_torn_record, lines_of, say
+from ncolony.system.lines import LONGEST_LINE
+from ncolony.system.own_log import OwnLog, cut_torn_record, lines_of, say
 
 FORMATS = [textFileLogObserver, jsonFileLogObserver]
 # Lines that could be taken for others, or for events of ours.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ncolony
-from ncolony.system.places import UnsafeState, make_private, state_directory
+from ncolony.system.places import UnsafeState, make_private, messages_directory, state_directory
 
 SOURCE = str(Path(ncolony.__file__).parent.parent)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -36,6 +36,18 @@ def test_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert state_directory("c", "m", "s") == str(tmp_path / "s")
     assert state_directory("c", "m", tmp_path / "x" / ".." / "y") == str(tmp_path / "y")
+
+
+def test_messages_of_a_colony_that_was_given_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in the state directory that was given, else beside the state directories, one for each real config."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "link").symlink_to("conf")
+    monkeypatch.chdir(tmp_path)
+    found = Path(messages_directory("conf"))
+    assert found == Path(messages_directory(tmp_path / "link"))
+    assert found != Path(messages_directory("other"))
+    assert found.parent == Path(state_directory("conf", found)).parent
+    assert messages_directory("conf", "s") == str(tmp_path / "s" / "messages")
 
 
 @as_root

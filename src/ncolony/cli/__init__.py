@@ -19,10 +19,25 @@ _INTERRUPTED = 130
 _RUN = {
     "status": ("show", "run"),
     "history": ("past", "run"),
+    "read_logs": ("logs", "run"),
     "shutdown": ("change", "shut_down"),
+    "check": ("check", "run"),
+    "diff": ("diff", "run"),
+    "apply": ("apply", "run"),
+    "why": ("why", "run"),
+    "events": ("events", "run"),
+    "wait_for": ("waiting", "run"),
 }
 # Commands beside `ctl`, each with a module here whose `main(words)` returns the exit status.
-_PROGRAMS: dict[str, str] = {}
+_PROGRAMS: dict[str, str] = {
+    "completion": "completion",
+    "export": "export",
+    "import": "import_",
+    "run": "run",
+    "schema": "schema",
+    "startup": "startup",
+    "up": "up",
+}
 
 
 def main(argv: Iterable[str]) -> int:
@@ -32,6 +47,10 @@ def main(argv: Iterable[str]) -> int:
         del words[0]
     elif words and words[0] in _PROGRAMS:
         return _guarded(importlib.import_module(f"ncolony.cli.{_PROGRAMS[words[0]]}").main, words[1:])
+    elif words in (["-h"], ["--help"]):
+        from ncolony.cli import overview  # every other command is started by its name
+
+        return _guarded(overview.main, [])
     return _guarded(_control, words)
 
 
@@ -75,13 +94,13 @@ def _run(options: dict[str, object]) -> int:
     return int(run(options))
 
 
-def say(text: str) -> None:
-    """Write `text` to stdout. That nobody reads it any more is no error.
+def say(text: str) -> bool:
+    """Write `text` to stdout. That nobody reads it any more is no error; False then.
 
     :raises ctllib.CannotAccess: when it cannot be written for another reason, such as a full disk.
     """
     try:
-        _write(sys.stdout, text)
+        return _write(sys.stdout, text)
     except OSError as error:
         raise ctllib.CannotAccess(f"cannot write to stdout: {error.strerror}") from error
 
@@ -94,9 +113,10 @@ def complain(line: str) -> None:
         pass
 
 
-def _write(stream: TextIO | None, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> bool:
+    """False when nobody reads it any more, and never will."""
     if stream is None:  # closed by whoever started us
-        return
+        return False
     try:
         stream.write(text)
         stream.flush()
@@ -106,3 +126,5 @@ def _write(stream: TextIO | None, text: str) -> None:
             os.dup2(nowhere.fileno(), stream.fileno())
         if not isinstance(error, BrokenPipeError):
             raise
+        return False
+    return True

@@ -7,6 +7,7 @@ import time
 
 from ncolony import ctllib
 from ncolony.cli import complain, say
+from ncolony.cli.progress import Progress, on_the_way, tell
 from ncolony.model.names import printable
 
 TYPE_CHECKING = False  # see ctllib
@@ -49,17 +50,29 @@ def run(options: dict[str, Any]) -> int:
     if wait is None:
         return code
     deadline = time.monotonic() + wait
-    for who, message_id in waiting:
-        left = max(0.0, deadline - time.monotonic())
-        try:
-            if message_id:
-                _see_message(places, options["func"], who, message_id, left, state)
-            else:
-                ctllib.wait_for_applied(places, who, left, state=state)
-        except ctllib.Error as error:
-            complain(str(error))
-            code = 1
+    with Progress(lambda: _describe(places, waiting, state)) as progress:
+        while waiting:
+            who, message_id = waiting[0]
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                if message_id:
+                    _see_message(places, options["func"], who, message_id, left, state, progress)
+                else:
+                    ctllib.wait_for_applied(places, who, left, state=state, meanwhile=progress)
+            except ctllib.Error as error:
+                tell(progress, str(error))
+                code = 1
+            del waiting[0]
     return code
+
+
+def _describe(places: Places, waiting: list[tuple[str, str]], state: Path | None) -> list[str]:
+    """Lines about the processes that something is still to become of."""
+    names: list[str] = []
+    for who, message_id in waiting:
+        found = ctllib.answer(places, message_id, state=state) if message_id else None
+        names += found.names if found is not None else [who]
+    return on_the_way(places, names, state)
 
 
 def shut_down(options: dict[str, Any]) -> int:
@@ -71,7 +84,8 @@ def shut_down(options: dict[str, Any]) -> int:
         return 0
     message_id = ctllib.shutdown(places, state=state, timeout=wait)
     if message_id:
-        ctllib.wait_for_shutdown(places, message_id, wait, state=state)
+        with Progress(lambda: on_the_way(places, None, state)) as progress:
+            ctllib.wait_for_shutdown(places, message_id, wait, state=state, meanwhile=progress)
     return 0
 
 
@@ -86,15 +100,22 @@ def _do(options: dict[str, Any]) -> tuple[str, str]:
 
 
 def _see_message(
-    places: Places, func: Callable[..., str], who: str, message_id: str, timeout: float, state: Path | None
+    places: Places,
+    func: Callable[..., str],
+    who: str,
+    message_id: str,
+    timeout: float,
+    state: Path | None,
+    progress: Progress,
 ) -> None:
     asked, done = _DONE[func.__name__]
     deed = f"{asked} {who!r}" if who else asked
     try:
-        answer = ctllib.wait_for_answer(places, message_id, timeout, state=state)
+        answer = ctllib.wait_for_answer(places, message_id, timeout, state=state, meanwhile=progress)
     except ctllib.TimedOut as error:
         raise ctllib.TimedOut(str(error).replace(f"see the end of message {message_id}", deed, 1)) from error
     if answer.state != "done":
         raise ctllib.Failed(f"cannot {deed}: {answer.why or 'the supervisor gives no reason'}")
     if done:
+        progress.clear()
         say("".join(f"{printable(name)}: {done}\n" for name in answer.names))

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 
-from ncolony import ctllib
+from ncolony import __version__, ctllib
 
 TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _PLACES = {"config": ctllib.CONFIG_VARIABLE, "messages": ctllib.MESSAGES_VARIABLE}
 # Options whose number may be left out, and what it is then.
-_NUMBERED = {"--wait": f"{ctllib.DEFAULT_WAIT_S:g}", "--rolling": "1"}
+_NUMBERED = {"--wait": f"{ctllib.DEFAULT_WAIT_S:g}", "--rolling": "1", "--watch": "1"}
 _TOO_LONG_TO_SHOW = 60
 _LONGEST_NUMBER = 9
 
@@ -29,6 +29,7 @@ def build() -> argparse.ArgumentParser:
         description="Control a colony of processes through its directories.",
         epilog="Exit status: 0 fine, 1 error, 2 usage, 3 something is not running, 4 no such process.",
     )
+    parser.add_argument("--version", action="version", version=f"ncolony {__version__}")
     parser.add_argument("--messages", metavar="DIR", help=f"directory of messages; or {ctllib.MESSAGES_VARIABLE}")
     parser.add_argument("--config", metavar="DIR", help=f"directory of definitions; or {ctllib.CONFIG_VARIABLE}")
     parser.add_argument(
@@ -57,7 +58,7 @@ class _Help(argparse.HelpFormatter):
 
 def _columns() -> int:
     given = os.environ.get("COLUMNS", "")
-    if given.isdigit() and int(given):
+    if given.isdecimal() and int(given):
         return int(given)
     try:
         return os.get_terminal_size(1).columns or 80
@@ -70,12 +71,28 @@ class _Top(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(args, namespace)
+        needed = getattr(found, "needs", _PLACES)  # what `call` would take for an argument is taken away again
+        if hasattr(found, "needs"):
+            del found.needs
         for key, variable in _PLACES.items():
             if getattr(found, key) is None:
                 setattr(found, key, os.environ.get(variable))
-            if not getattr(found, key):
+        if found.config and not found.messages:
+            found.messages = _messages_of_run(found)
+        for key, variable in _PLACES.items():
+            if not getattr(found, key) and key in needed:
                 self.error(f"the directory of {key} is missing: give --{key} DIR or set {variable}")
         return found, rest
+
+
+def _messages_of_run(options: argparse.Namespace) -> str | None:
+    """The messages directory of a colony that `ncolony run` gave one, where it is there or not needed."""
+    from ncolony.system.places import messages_directory  # imports hashlib, which is rarely needed here
+
+    found = messages_directory(options.config, getattr(options, "state", None))
+    only_files = (ctllib.add, ctllib.remove, ctllib.enable, ctllib.disable)
+    needless = getattr(options, "func", None) in only_files and not hasattr(options, "wait")
+    return found if needless or os.path.isdir(found) else None
 
 
 class _Verb(argparse.ArgumentParser):
@@ -152,6 +169,25 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
     return int(text)
+
+
+# Whole units of time, as in "1h30m".
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def _span(text: str) -> float:
+    """The seconds in "90", "10m", "1h30m" or "2d"."""
+    if _is_number(text):
+        return _seconds(text)
+    total, number = 0.0, ""
+    for character in text:
+        if character in _UNITS and _is_number(number):
+            total, number = total + float(number) * _UNITS[character], ""
+        else:
+            number += character
+    if number or not text or not 0 <= total < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a time such as 90, 10m, 1h30m or 2d, found {text!r}")
+    return total
 
 
 def _owner(text: str) -> int | str:
@@ -239,6 +275,45 @@ def _fill_status(verb: _Verb) -> None:
     )
     verb.add_argument("-l", "--long", action="store_true", help="more of each: its last exit, its last lines")
     verb.add_argument("--json", action="store_true", help="a list of records instead of a table")
+    verb.add_argument(
+        "--watch",
+        metavar="[SECONDS]",
+        type=_seconds,
+        help="again whenever something changed, until CTRL-C; uptimes every SECONDS (1 if left out)",
+    )
+
+
+def _fill_why(verb: _Verb) -> None:
+    verb.add_argument(
+        "--name", dest="names", action="append", metavar="NAME", help="a process or glob; may be repeated"
+    )
+    verb.add_argument("--json", action="store_true", help="a list of objects instead of text")
+
+
+def _fill_events(verb: _Verb) -> None:
+    verb.add_argument(
+        "--name", dest="names", action="append", metavar="NAME", help="a process or glob; may be repeated"
+    )
+    verb.add_argument("-f", "--follow", action="store_true", help="go on with what happens, until CTRL-C")
+    verb.add_argument("-n", dest="count", type=_count, metavar="COUNT", help="the newest COUNT only; with -f, 10")
+    verb.add_argument("--since", type=_span, metavar="TIME", help="not older than this: 90 (seconds), 10m, 1h30m, 2d")
+    verb.add_argument("--json", action="store_true", help="a JSON object per line")
+
+
+def _fill_wait_verb(verb: _Verb) -> None:
+    verb.add_argument("--name", dest="names", action="append", metavar="NAME", help="a process; may be repeated")
+    verb.add_argument(
+        "--for", dest="goal", choices=ctllib.GOALS, default="running", help="what is waited for (running if left out)"
+    )
+    verb.add_argument("--converged", action="store_true", help="wait until every file and message is taken up")
+    verb.add_argument("--ignore-problems", action="store_true", help="with --converged: files that cannot be used too")
+    verb.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=ctllib.DEFAULT_WAIT_S,
+        metavar="SECONDS",
+        help=f"fail if it has not come about by then ({ctllib.DEFAULT_WAIT_S:g} if left out)",
+    )
 
 
 def _fill_signal(verb: _Verb) -> None:
@@ -256,6 +331,49 @@ def _fill_history(verb: _Verb) -> None:
     verb.add_argument("-n", dest="count", type=_count, metavar="COUNT", help="the newest COUNT only")
     verb.add_argument("--lines", action="store_true", help="below each, the last lines that it printed")
     verb.add_argument("--json", action="store_true", help="a list of records instead of a table")
+
+
+def _fill_check(verb: _Verb) -> None:
+    verb.add_argument("--strict", action="store_true", help="fail on warnings too")
+    verb.add_argument("--no-strict-modes", action="store_true", help="as root, pass files that anybody may write")
+    verb.add_argument("--json", action="store_true", help="a list of findings instead of lines")
+
+
+def _fill_diff(verb: _Verb) -> None:
+    verb.add_argument("--json", action="store_true", help="an object instead of lines")
+
+
+def _fill_apply(verb: _Verb) -> None:
+    verb.add_argument("--prune", action="store_true", help="remove the definitions that DIR does not have")
+    verb.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    verb.add_argument("--json", action="store_true", help="an object with `changed` instead of lines")
+    _fill_wait(verb)
+
+
+def _fill_logs(verb: _Verb) -> None:
+    option = verb.add_argument
+    option("--name", dest="names", action="append", metavar="NAME", help="a process, glob or group; may be repeated")
+    option("-f", "--follow", action="store_true", help="go on with what is still to come, until CTRL-C")
+    option(
+        "-n",
+        "--lines",
+        type=_lines,
+        metavar="LINES",
+        default=argparse.SUPPRESS,
+        help="the newest of each process: 100, with -f 10; or all",
+    )
+    option("--since", metavar="TIME", help="only what is younger: 90s, 10m, 1h30m, 2d, or such as 2026-11-22T18:17")
+    option("--until", metavar="TIME", help="only what is older")
+    option("--grep", metavar="RE", help="only lines in which the Python regular expression is found")
+    option("-t", "--timestamps", action="store_true", help="before each line, when it was printed")
+    option("--stderr", action="store_true", help="only standard error, where it goes a way of its own")
+    option("--json", action="store_true", help="each line as a JSON object on a line")
+    option("--logs", metavar="DIR", help="the supervisor's --logs, where it had one and has ended")
+
+
+def _lines(text: str) -> int | None:
+    """How many lines; None for all."""
+    return None if text == "all" else _count(text)
 
 
 def _fill_add(verb: _Verb) -> None:
@@ -322,6 +440,25 @@ def _finish_status(verb: _Verb, found: argparse.Namespace, rest: list[str], more
     found.names = list(dict.fromkeys([*rest, *(more or []), *(found.names or [])]))
 
 
+def _finish_check(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    found.paths = [*rest, *(more or [])]
+    found.needs = () if found.paths else ("config",)
+
+
+def _finish_source(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    found.source = verb.one("DIR", [*rest, *(more or [])])
+    if getattr(found, "wait", None) is None or getattr(found, "dry_run", False):
+        found.needs = ("config",)
+
+
+def _finish_wait(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
+    _finish_status(verb, found, rest, more)
+    if found.converged and found.names:
+        verb.error("--converged concerns all processes: no NAME can be given")
+    if not found.converged and not found.names:
+        verb.error("the following arguments are required: NAME, or --converged")
+
+
 def _finish_nothing(verb: _Verb, found: argparse.Namespace, rest: list[str], more: list[str] | None) -> None:
     if rest or more:
         verb.error(f"unrecognized arguments: {' '.join([*rest, *(more or [])])}")
@@ -383,15 +520,57 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
     ),
     "status": (
         "show how processes are",
-        "[NAME | GLOB] … [--long] [--json]",
+        "[NAME | GLOB | GROUP] … [--long] [--json] [--watch [SECONDS]]",
         _with_func("status", _fill_status),
         _finish_status,
+    ),
+    "why": (
+        "explain why processes are as they are, and what to do",
+        "NAME … [--json]",
+        _with_func("why", _fill_why),
+        _finish_names,
+    ),
+    "events": (
+        "show what happened",
+        "[NAME | GLOB] … [-f] [-n COUNT] [--since TIME] [--json]",
+        _with_func("events", _fill_events),
+        _finish_status,
+    ),
+    "wait": (
+        "wait until processes are as one wants them",
+        "(NAME … [--for GOAL] | --converged [--ignore-problems]) [--timeout SECONDS]",
+        _with_func("wait_for", _fill_wait_verb),
+        _finish_wait,
     ),
     "history": (
         "show how the instances of a process ended",
         "NAME [-n COUNT] [--lines] [--json]",
         _with_func("history", _fill_history),
         _finish_name,
+    ),
+    "logs": (
+        "show what processes printed",
+        "[NAME | GLOB | GROUP] … [-f] [-n LINES] [--since TIME] [--grep RE] [-t] [--stderr] [--json]",
+        _with_func("read_logs", _fill_logs),
+        _finish_status,
+    ),
+    "check": (
+        "tell what is wrong with config files",
+        "[FILE | DIR] … [--strict] [--no-strict-modes] [--json]",
+        _with_func("check", _fill_check),
+        _finish_check,
+    ),
+    "diff": (
+        "tell what would happen if the files of DIR were the configuration",
+        "DIR [--json]",
+        _with_func("diff", _fill_diff),
+        _finish_source,
+    ),
+    "apply": (
+        "put the files of DIR into the config directory",
+        "DIR [--prune] [--dry-run] [--wait [SECONDS]] [--json]",
+        _with_func("apply", _fill_apply),
+        _finish_source,
     ),
     "scan": ("look at the directories now", "[--wait [SECONDS]]", _with_func("scan", _fill_wait), _finish_nothing),
     "upgrade": (

@@ -29,13 +29,15 @@ def run(options: dict[str, Any]) -> int:
     if options["json"]:
         import json
 
-        say(json.dumps([one.record for one in chosen], indent=2) + "\n")
+        say(json.dumps([{"name": one.name, **one.record} for one in chosen], indent=2) + "\n")
         return 0
-    rows = [_row(one) for one in chosen]
+    # The copies of one process share a table, which then says whose each line is.
+    whose = any(one.name != name for one in found)
+    rows = [(*([printable(one.name)] if whose else []), *_row(one)) for one in chosen]
     below = [printed(one.lines) if options["lines"] else [] for one in chosen]
     if rows and sys.stdout is not None and sys.stdout.isatty():
-        rows, below = [_HEADER, *rows], [[], *below]
-    widths = [max((len(row[at]) for row in rows), default=0) for at in range(len(_HEADER))]
+        rows, below = [(*(["NAME"] if whose else []), *_HEADER), *rows], [[], *below]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row, lines in zip(rows, below, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         say("".join(f"{line.rstrip()}\n" for line in ("  ".join(cells), *(f"    {line}" for line in lines))))
@@ -47,15 +49,17 @@ def run(options: dict[str, Any]) -> int:
 def details(one: Status, places: Places, state: Path | None) -> list[str]:
     """What the table has no room for: what a stop waits for, the last exit, and what was printed before it."""
     said = [f"waiting for {printable(held)}" for held in one.holding]
+    if isinstance(one.memory, int):
+        said.append(f"memory: {size(one.memory // 1024)}")
     try:
-        past = ctllib.history(places, one.name, state=state)
+        past = ctllib.history_of(places, one.name, state=state)
     except ctllib.Error:  # the status is there all the same
         past = []
     last = past[-1] if past else one.last_exit
     if last is not None:
-        figures = [how(last), _moment(last.at), f"lived {_span(last.lived)}"]
-        figures += [f"CPU {_span(last.cpu)}"] if last.cpu is not None else []
-        figures += [f"peak RSS {_size(last.rss_kb)}"] if last.rss_kb is not None else []
+        figures = [how(last), moment(last.at), f"lived {span(last.lived)}"]
+        figures += [f"CPU {span(last.cpu)}"] if last.cpu is not None else []
+        figures += [f"peak RSS {size(last.rss_kb)}"] if last.rss_kb is not None else []
         said.append(f"last exit: {', '.join(figures)}")
     return [*said, *(printed(past[-1].lines) if past else [])]
 
@@ -77,27 +81,29 @@ def how(ended: LastExit) -> str:
 def _row(one: PastExit) -> tuple[str, ...]:
     return (
         str(one.instance),
-        _moment(one.at),
-        _span(one.lived),
+        moment(one.at),
+        span(one.lived),
         how(one),
-        "-" if one.cpu is None else _span(one.cpu),
-        "-" if one.rss_kb is None else _size(one.rss_kb),
+        "-" if one.cpu is None else span(one.cpu),
+        "-" if one.rss_kb is None else size(one.rss_kb),
         printable(one.reason),
     )
 
 
-def _moment(at: float) -> str:
+def moment(at: float) -> str:
+    """A wall-clock time, as people write it here and now."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
     except (OverflowError, ValueError, OSError):
         return "-"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """0.012 s, 3.5 s, then as in the table of `status`."""
     return f"{round(seconds, 3 if seconds < 1 else 1):g} s" if seconds < 60 else duration(seconds)
 
 
-def _size(kib: int) -> str:
+def size(kib: int) -> str:
+    """3 GiB, 8.8 MiB, 512 KiB."""
     unit = next((unit for unit in ("GiB", "MiB") if kib >= _KIB_PER[unit]), "KiB")
     return f"{round(kib / _KIB_PER[unit], 1):g} {unit}"

@@ -8,13 +8,14 @@ import time
 
 from ncolony import ctllib
 from ncolony.cli import complain, say
+from ncolony.cli.choose import look
 from ncolony.model.names import printable
 
 TYPE_CHECKING = False  # see ctllib
 if TYPE_CHECKING:
     from typing import Any
 
-    from ncolony.ctllib import Status
+    from ncolony.ctllib import Status, Supervisor
 
 # The LSB's exit codes for `status`, as supervisorctl has them too.
 ALL_RUNNING, NOT_RUNNING, NO_SUCH_PROCESS = 0, 3, 4
@@ -30,30 +31,15 @@ _HOLDING_SHOWN = 3
 
 def run(options: dict[str, Any]) -> int:
     """Show the processes that the parsed options name, or all; returns the exit status."""
-    places = ctllib.Places(options["config"], options["messages"])
-    state = options.get("state")
-    # Asked first: one that starts in between is then at worst called absent, never a stale table a live one's.
-    supervisor = ctllib.supervisor(places, state=state)
-    records, missing = _chosen(ctllib.status(places, state=state), options["names"])
-    if options["json"]:
-        import json
+    if options["watch"] is not None:
+        from ncolony.cli import live
 
-        say(json.dumps([one.record for one in records], indent=2) + "\n")
-    else:
-        below: list[list[str]] = [[] for _ in records]
-        if options["long"]:
-            from ncolony.cli import past  # reads more files, and is not needed for the table alone
-
-            below = [past.details(one, places, state) for one in records]
-        now, to_people = time.time(), sys.stdout is not None and sys.stdout.isatty()
-        say(_table([_row(one, now, supervisor is None) for one in records], below, to_people))
-    for pattern in missing:
-        complain(f"cannot show {pattern!r}: no such process")
-    if supervisor is None:
-        complain(ctllib.NO_SUPERVISOR)
-    else:
-        for problem in supervisor.problems:
-            complain(f"problem: {printable(str(problem))}")
+        return live.watch(options)
+    supervisor, records, missing = _look(options)
+    to_people = sys.stdout is not None and sys.stdout.isatty()
+    say(_as_json(records, 2) if options["json"] else "".join(_table(options, records, supervisor is None, to_people)))
+    for line in _remarks(supervisor, missing):
+        complain(line)
     if missing:
         return NO_SUCH_PROCESS
     if supervisor is None or any(one.state != "RUNNING" for one in records):
@@ -61,49 +47,82 @@ def run(options: dict[str, Any]) -> int:
     return ALL_RUNNING
 
 
-def _chosen(records: list[Status], patterns: list[str]) -> tuple[list[Status], list[str]]:
-    """The records that any of the patterns means, in their order, and the patterns that mean none.
+def picture(options: dict[str, Any], size: tuple[int, int] | None) -> tuple[str, str]:
+    """What there is to be seen now, as text, and a text that is another whenever more than an uptime has changed.
 
-    A pattern is a process's own name, the name its replicas share ("web" for web:0, web:1), or a glob.
+    `size`, in columns and lines, is that of the terminal that the text has to fit into.
     """
-    if not patterns:
-        return records, []
-    from fnmatch import fnmatchcase
-
-    wanted: set[str] = set()
-    missing = []
-    names = [one.name for one in records]
-    for pattern in patterns:
-        found = {name for name in names if pattern in (name, _shared_name(name))}
-        found = found or {name for name in names if fnmatchcase(name, pattern)}
-        if not found:
-            missing.append(pattern)
-        wanted |= found
-    return [one for one in records if one.name in wanted], missing
+    supervisor, records, missing = _look(options)
+    remarks = _remarks(supervisor, missing)
+    compared = "\n".join([_as_json(records, None), *remarks])
+    if options["json"]:
+        return _as_json(records, None), compared
+    lines = _table(options, records, supervisor is None, sys.stdout.isatty(), size[0] - 1 if size else None)
+    if size is not None:
+        remarks = [line[: size[0] - 1] for line in remarks]
+        room = max(2, size[1] - 1 - len(remarks))
+        if len(lines) > room:
+            lines[room - 1 :] = [f"and {len(lines) - room + 1} lines more\n"]
+    return "".join([*lines, *(f"{line}\n" for line in remarks)]), compared
 
 
-def _shared_name(name: str) -> str:
-    shared, _, index = name.rpartition(":")
-    return shared if index.isdigit() else name
+def _look(options: dict[str, Any]) -> tuple[Supervisor | None, list[Status], list[str]]:
+    """The supervisor, the processes that are meant, and the patterns that mean none."""
+    places, state = ctllib.Places(options["config"], options["messages"]), options.get("state")
+    # Asked first: one that starts in between is then at worst called absent, never a stale table a live one's.
+    supervisor = ctllib.supervisor(places, state=state)
+    return supervisor, *look(places, options["names"], state)
 
 
-def _table(rows: list[tuple[str, ...]], below: list[list[str]], to_people: bool) -> str:
-    """The lines of the table, each row with what goes below it; for people with a header, and in colour if wanted."""
+def _remarks(supervisor: Supervisor | None, missing: list[str]) -> list[str]:
+    """What is to be said beside the table."""
+    said = [f"cannot show {pattern!r}: no such process" for pattern in missing]
+    if supervisor is None:
+        return [*said, ctllib.NO_SUPERVISOR]
+    return [*said, *(f"problem: {printable(str(problem))}" for problem in supervisor.problems)]
+
+
+def _as_json(records: list[Status], indent: int | None) -> str:
+    import json
+
+    return json.dumps([one.record for one in records], indent=indent) + "\n"
+
+
+def _table(
+    options: dict[str, Any], records: list[Status], unattended: bool, to_people: bool, width: int | None = None
+) -> list[str]:
+    """The lines of the table, each row with what goes below it; for people with a header, and in colour if wanted.
+
+    `unattended`: nobody keeps the records up to date. No line is longer than `width`.
+    """
+    now = time.time()
+    rows = [_row(one, now, unattended) for one in records]
+    below: list[list[str]] = [[] for _ in records]
+    if options["long"]:
+        from ncolony.cli import past  # reads more files, and is not needed for the table alone
+
+        places = ctllib.Places(options["config"], options["messages"])
+        below = [past.details(one, places, options.get("state")) for one in records]
     if to_people and rows:
         rows, below = [_HEADER, *rows], [[], *below]
     widths = [max(least, *(len(row[at]) for row in rows)) if rows else least for at, least in enumerate(_WIDTHS)]
     in_colour = to_people and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     lines = []
     for row, details in zip(rows, below, strict=True):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[-1] = row[-1]
-        if in_colour:
-            colour = _BOLD if row is _HEADER else _COLOURS.get(row[1])
-            at = 0 if row is _HEADER else 1
-            cells[at] = f"\x1b[{colour}m{cells[at]}\x1b[0m" if colour else cells[at]
-        lines.append(" ".join(cells).rstrip())
-        lines.extend(f"    {detail}" for detail in details)
-    return "".join(f"{line}\n" for line in lines)
+        cells = [cell.ljust(size) for cell, size in zip(row, widths, strict=True)]
+        line = " ".join(cells).rstrip()[:width]
+        lines.append((_coloured(line, row, widths[0] + 1) if in_colour else line) + "\n")
+        lines.extend(f"    {detail}"[:width] + "\n" for detail in details)
+    return lines
+
+
+def _coloured(line: str, row: tuple[str, ...], at: int) -> str:
+    """The line with its state, which stands at `at`, in the state's colour; the header's name in bold."""
+    colour = _BOLD if row is _HEADER else _COLOURS.get(row[1])
+    if colour is None:
+        return line
+    start, end = (0, len(row[0])) if row is _HEADER else (at, at + len(row[1]))
+    return f"{line[:start]}\x1b[{colour}m{line[start:end]}\x1b[0m{line[end:]}"
 
 
 def _row(one: Status, now: float, unattended: bool = False) -> tuple[str, ...]:
@@ -117,7 +136,7 @@ def _row(one: Status, now: float, unattended: bool = False) -> tuple[str, ...]:
             running += ", gone"
         elif one.started is not None:
             running += f", uptime {duration(now - one.started)}"
-    cells = (one.name, one.state, running, restarts, last_exit, _note(one, now))
+    cells = (one.name, one.state, running, restarts, last_exit, note(one, now))
     return tuple(printable(cell) or "-" for cell in cells)
 
 
@@ -131,8 +150,13 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _note(one: Status, now: float) -> str:
+def note(one: Status, now: float) -> str:
+    """Why a process is in its state, and what is to come."""
     said = [one.reason]
+    if one.state == "RUNNING" and not one.is_ready(now):
+        said.append("not ready yet")
+    if one.waiting_for:
+        said.append(f"waiting for {', '.join(one.waiting_for)}")
     if one.holding:
         more = len(one.holding) - _HOLDING_SHOWN
         said.append(
@@ -146,6 +170,8 @@ def _note(one: Status, now: float) -> str:
         said.append(f"next try in {max(0.0, one.next_try - now):.0f} s")
     if one.problem:
         said.append(f"problem: {one.problem}")
+    if one.rolled_back and one.rolled_back not in (one.problem or ""):
+        said.append(f"rolled back: {one.rolled_back}")
     said.extend(f"warning: {warning}" for warning in one.warnings)
     return "; ".join(part for part in said if part)
 

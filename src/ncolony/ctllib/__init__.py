@@ -16,10 +16,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, NamedTuple
 
+    from .applying import BadFiles as BadFiles
+    from .applying import Outcome as Outcome
+    from .applying import apply as apply
+    from .checking import Finding as Finding
+    from .checking import check as check
     from .definitions import add as add
     from .definitions import disable as disable
     from .definitions import enable as enable
     from .definitions import remove as remove
+    from .differing import Change as Change
+    from .differing import Difference as Difference
+    from .differing import diff as diff
+    from .eventlog import Event as Event
+    from .eventlog import events as events
+    from .eventlog import follow_events as follow_events
+    from .explain import why as why
+    from .goals import generation_of as generation_of
+    from .goals import not_applied as not_applied
+    from .goals import wait_for as wait_for
+    from .goals import wait_for_converged as wait_for_converged
+    from .logs import choose_logs as choose_logs
+    from .logs import read_logs as read_logs
     from .messages import restart as restart
     from .messages import restart_all as restart_all
     from .messages import restart_group as restart_group
@@ -31,11 +49,16 @@ if TYPE_CHECKING:
     from .messages import stop as stop
     from .messages import upgrade as upgrade
     from .reports import Answer as Answer
+    from .reports import Applied as Applied
     from .reports import LastExit as LastExit
     from .reports import PastExit as PastExit
     from .reports import Status as Status
     from .reports import Supervisor as Supervisor
+    from .reports import answer as answer
+    from .reports import applied as applied
+    from .reports import copies as copies
     from .reports import history as history
+    from .reports import history_of as history_of
     from .reports import status as status
     from .reports import status_of as status_of
     from .reports import supervisor as supervisor
@@ -63,11 +86,18 @@ NO_SUPERVISOR = "no supervisor is running for these directories"
 NOTHING_RUNS = "neither supervisor nor keeper runs for these directories"
 NOT_SEEN = "not seen by a supervisor yet"
 SCOPES = ("process", "tree")
+GOALS = ("running", "ready", "stopped", "exited")
 DEFAULT_WAIT_S = 30.0
 
 
 class Error(Exception):
     """What could not be done and why, in one line: "cannot add 'x': the name contains '/'"."""
+
+    def __str__(self) -> str:
+        from ncolony.model.names import printable
+
+        # It may quote a file that somebody else has written.
+        return printable(super().__str__())
 
 
 class BadValue(Error, ValueError):
@@ -153,14 +183,38 @@ _ELSEWHERE: dict[str, str] = {
     "Status": "reports",
     "Supervisor": "reports",
     "Answer": "reports",
+    "Applied": "reports",
     "status": "reports",
     "status_of": "reports",
+    "copies": "reports",
     "history": "reports",
+    "history_of": "reports",
     "supervisor": "reports",
+    "answer": "reports",
+    "applied": "reports",
+    "why": "explain",
+    "Event": "eventlog",
+    "events": "eventlog",
+    "follow_events": "eventlog",
+    "read_logs": "logs",
+    "choose_logs": "logs",
     # waiting for it
     "wait_for_answer": "waits",
     "wait_for_shutdown": "waits",
     "wait_for_applied": "waits",
+    # changing it with confidence
+    "check": "checking",
+    "Finding": "checking",
+    "diff": "differing",
+    "Difference": "differing",
+    "Change": "differing",
+    "apply": "applying",
+    "Outcome": "applying",
+    "BadFiles": "applying",
+    "wait_for": "goals",
+    "wait_for_converged": "goals",
+    "generation_of": "goals",
+    "not_applied": "goals",
 }
 _HERE = ("Places", "Error", "BadValue", "NotThere", "CannotAccess", "Failed", "TimedOut", "places_from_env")
 

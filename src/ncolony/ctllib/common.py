@@ -14,7 +14,7 @@ from ncolony.system import files as _files
 
 TYPE_CHECKING = False  # see ncolony.ctllib
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from ncolony.ctllib import Error, Path, Places
@@ -76,7 +76,7 @@ def parsed(data: bytes) -> dict[str, Any]:
     :raises ValueError: saying why it is none.
     """
     try:
-        found = json.loads(data)
+        found = json.loads(data.decode())  # a third faster than letting json find out the encoding
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except UnicodeDecodeError:
@@ -108,9 +108,9 @@ def read(path: str) -> bytes:
 def write(deed: str, path: str, data: bytes) -> None:
     try:
         # What was private stays private: the file may hold secrets.
-        mode = stat.S_IMODE(os.stat(path).st_mode) & 0o666
+        mode = stat.S_IMODE(os.stat(path).st_mode) & 0o664
     except OSError:
-        mode = 0o666
+        mode = 0o664
     try:
         _files.write_whole(path, data, mode)
     except OSError as error:
@@ -134,13 +134,20 @@ def no_such_process(deed: str, places: Places) -> NotThere:
 
 
 def state_directory(places: Places, state: Path | None) -> str:
-    from ncolony.system.places import state_directory  # imports hashlib, which what only writes does not need
+    from ncolony.system import places as _places  # imports hashlib, which what only writes does not need
 
-    return state_directory(places.config, places.messages, state)
+    found = _places.state_directory(places.config, places.messages, state)
+    # Where others can make directories too, the default may be one that somebody made for us to believe.
+    if state is None and (why := _places.why_not_ours(os.path.dirname(found))):
+        raise CannotAccess(f"cannot use {found!r}: {why}")
+    return found
 
 
-def poll(timeout: float) -> Iterator[None]:
-    """Come round at once, then more and more slowly, the last time when `timeout` seconds have passed."""
+def poll(timeout: float, meanwhile: Callable[[], object] | None = None) -> Iterator[None]:
+    """Come round at once, then more and more slowly, the last time when `timeout` seconds have passed.
+
+    In between, `meanwhile` is called.
+    """
     deadline = time.monotonic() + timeout
     delay = _FIRST_DELAY_S
     while True:
@@ -148,5 +155,7 @@ def poll(timeout: float) -> Iterator[None]:
         left = deadline - time.monotonic()
         if left <= 0:
             return
+        if meanwhile is not None:
+            meanwhile()
         time.sleep(min(delay, left))
         delay = min(delay * 1.5, _LONGEST_DELAY_S)

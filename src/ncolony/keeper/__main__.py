@@ -31,11 +31,11 @@ import kernel
 import spawn
 import tree
 from ending import Ending
-from instance import Instance, how_it_ended, in_words
+from instance import Instance, Pipe, how_it_ended, in_words
 from kernel import reach
 from pump import Logs
 from tree import Held
-from wire import PROTOCOL, Unpacker, pack
+from wire import PROTOCOL, STDERR, Unpacker, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Keeper:
             self.inbox += self.unpacker.feed(data)
         except BlockingIOError:
             return
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             self.hang_up()
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -240,37 +240,42 @@ class Keeper:
         for instance in self.by_id.values():
             instance.reported = not instance.alive
             if instance.empty:
-                self.announce(instance.log, last=True)
+                self.announce_last(instance)
 
     def do_start(self, order: dict[str, Any]) -> None:
         identity = order["id"]
         if identity in self.by_id:
             return
+        order = adopt.sensible_order(order)
         reach("start.ordered")
         began = time.monotonic()
-        intent = {key: order.get(key) for key in ("name", "number", "memo", "log", "stop", "scope")}
-        log = self.logs.get(order["name"])
-        if log.read_to is None:
-            log.find()
-        intent |= {"step": "intent", "boot": self.boot, "started": began, "since": log.end}
+        intent = {key: order.get(key) for key in ("name", "number", "memo", "follow", "log", "stop", "scope")}
+        intent |= {"step": "intent", "boot": self.boot, "started": began}
         if order.get("cgroup"):
-            intent["cgroup"] = f"{order['cgroup']}/{identity}"
-        instance = Instance(identity, intent, log)
-        instance.log.configure(order.get("log") or {})
+            intent["cgroup"] = f"{order['cgroup']}/{adopt.group_name(identity)}"
+        instance = Instance(identity, intent, self.logs)
+        for pipe in instance.pipes:
+            if pipe.log.read_to is None:
+                pipe.log.find()
+            pipe.since = pipe.log.end
+            pipe.log.configure(order.get("log") or {})
+        intent |= instance.since()
         try:
-            if self.room() <= 0:
+            if self.room() < len(instance.pipes):
                 raise spawn.Refused(f"cannot hold its output: {os.strerror(errno.EMFILE)}")
             self.journal.add(identity, intent, create=True)
             reach("start.intent")
-            self.open_fifo(instance)
-            instance.pid = spawn.spawn(order, self.fifo_path(identity), spawn.make_cgroup(instance.cgroup))
+            for pipe in instance.pipes:
+                self.open_fifo(pipe)
+            fifos = [self.fifo_path(pipe.name) for pipe in instance.pipes]
+            instance.pid = spawn.spawn(order, fifos, spawn.make_cgroup(instance.cgroup))
         except spawn.Refused as refusal:
             self.refuse(instance, str(refusal))
             return
         except OSError as error:
             self.refuse(instance, f"cannot keep a record of it in {self.state}: {error.strerror}")
             return
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:
             self.refuse(instance, f"cannot run it: {error}")
             return
         reach("start.spawned")
@@ -279,8 +284,8 @@ class Keeper:
         instance.began = record["began"]
         self.note(instance, record)
         reach("start.recorded")
-        about = {"pid": instance.pid, "at": began, "began": instance.began}
-        self.tell({"is": "started", "id": identity, **about})
+        about = {"pid": instance.pid, "at": began, "began": instance.began, "follow": instance.follow}
+        self.tell({"is": "started", "id": identity, **about, **instance.since()})
 
     def room(self) -> int:
         """How many descriptors there are left for instances; some are kept free for their logs and ends."""
@@ -295,7 +300,7 @@ class Keeper:
             pass
 
     def refuse(self, instance: Instance, why: str) -> None:
-        self.close_fifo(instance)
+        self.close_fifos(instance)
         self.journal.forget(instance.identity)
         spawn.remove_cgroup(instance.cgroup)
         self.tell({"is": "refused", "id": instance.identity, "why": why})
@@ -379,7 +384,10 @@ class Keeper:
 
     def do_log(self, order: dict[str, Any]) -> None:
         """New sizes for the log of a running process, and how it is to be stopped should we have to."""
+        order = adopt.sensible_order(order)
         self.logs.get(order["name"]).configure(order["log"])
+        if (errors := self.logs.by_name.get(f"{order['name']}/stderr")) is not None:
+            errors.configure(order["log"])
         if (instance := self.by_id.get(order.get("id", ""))) is not None and "stop" in order:
             instance.stop, instance.scope = order["stop"], order["scope"]
 
@@ -387,6 +395,7 @@ class Keeper:
         """The process is gone: its log files stay, what we know of them goes."""
         if not any(instance.name == order["name"] for instance in self.by_id.values()):
             self.logs.drop(order["name"])
+            self.logs.drop(f"{order['name']}/stderr")
 
     def do_reopen(self, _order: dict[str, Any]) -> None:
         self.logs.reopen()
@@ -413,7 +422,7 @@ class Keeper:
         reach("upgrade.ordered")
         self.tell({"is": "upgrading"})
         self.flush()
-        fifos = {i.identity: i.fifo for i in self.by_id.values() if i.fifo >= 0}
+        fifos = {p.name: p.descriptor for i in self.by_id.values() for p in i.pipes if p.descriptor >= 0}
         pidfds = {i.identity: i.held.pidfd for i in self.by_id.values() if i.held and i.alive and i.held.pidfd >= 0}
         ends = {i.identity: i.end for i in self.by_id.values() if not i.alive and not i.adopted}
         kept = {"lock": self.lock}
@@ -438,46 +447,49 @@ class Keeper:
 
     # output
 
-    def fifo_path(self, identity: str) -> str:
-        return f"{self.state}/fifo/{identity}"
+    def fifo_path(self, name: str) -> str:
+        return f"{self.state}/fifo/{name}"
 
-    def open_fifo(self, instance: Instance, descriptor: int = -1) -> None:
+    def open_fifo(self, pipe: Pipe, descriptor: int = -1) -> None:
         """Read-write, so that we never see the hang-up that epoll repeats for ever while the last writer dies."""
         if descriptor < 0:
-            descriptor = os.open(self.fifo_path(instance.identity), os.O_RDWR | os.O_NONBLOCK)
-        instance.fifo = descriptor
-        self.watch(instance.fifo, lambda: self.pump(instance))
+            descriptor = os.open(self.fifo_path(pipe.name), os.O_RDWR | os.O_NONBLOCK)
+        pipe.descriptor = descriptor
+        self.watch(descriptor, lambda: self.pump(pipe))
 
     def pipes(self) -> dict[str, int]:
         """The FIFOs of instances that were started before us, opened. One that somebody removed harms no instance."""
         found = {}
         for identity in os.listdir(self.journal.directory):
-            try:
-                found[identity] = os.open(self.fifo_path(identity), os.O_RDWR | os.O_NONBLOCK)
-            except FileNotFoundError:
-                continue
+            for name in (identity, identity + STDERR):
+                try:
+                    found[name] = os.open(self.fifo_path(name), os.O_RDWR | os.O_NONBLOCK)
+                except OSError as error:
+                    if error.errno in kernel.NO_DESCRIPTORS:
+                        raise
         return found
 
-    def close_fifo(self, instance: Instance) -> None:
-        if instance.fifo >= 0:
-            self.unwatch(instance.fifo)
-            instance.log.paused.discard(instance.fifo)
-            os.close(instance.fifo)
-            instance.fifo = -1
-        try:
-            os.unlink(self.fifo_path(instance.identity))
-        except OSError:
-            pass
+    def close_fifos(self, instance: Instance) -> None:
+        for pipe in instance.pipes:
+            if pipe.descriptor >= 0:
+                self.unwatch(pipe.descriptor)
+                pipe.log.paused.discard(pipe.descriptor)
+                os.close(pipe.descriptor)
+                pipe.descriptor = -1
+            try:
+                os.unlink(self.fifo_path(pipe.name))
+            except OSError:
+                pass
 
-    def pump(self, instance: Instance) -> None:
-        log, trouble = instance.log, instance.log.trouble
-        log.take(instance.fifo, _SPLICES)
-        if log.held_back() and instance.fifo not in log.paused:
-            log.paused.add(instance.fifo)
-            self.epoll.modify(instance.fifo, 0)
+    def pump(self, pipe: Pipe) -> None:
+        log, trouble = pipe.log, pipe.log.trouble
+        log.take(pipe.descriptor, _SPLICES)
+        if log.held_back() and pipe.descriptor not in log.paused:
+            log.paused.add(pipe.descriptor)
+            self.epoll.modify(pipe.descriptor, 0)
         self.announce(log)
         if log.trouble != trouble:
-            self.tell({"is": "trouble", "name": instance.name, "why": log.trouble, "dropped": log.dropped})
+            self.tell({"is": "trouble", "name": log.name, "why": log.trouble, "dropped": log.dropped})
 
     def resume(self, log: Log) -> None:
         """Read again from the FIFOs that were left alone while their log was held back."""
@@ -492,14 +504,19 @@ class Keeper:
             log.told, log.announced = True, log.end
             self.tell({"is": "output", "name": log.name, "from": log.read_to, "to": log.end, "last": last})
 
+    def announce_last(self, instance: Instance) -> None:
+        for pipe in instance.pipes:
+            self.announce(pipe.log, last=True)
+
     def drain(self, instance: Instance) -> None:
-        """Take the last output of an instance whose tree is empty, and be done with its FIFO."""
-        if instance.fifo >= 0:
-            # A pipe holds 1 MiB at most: 64 turns empty it unless somebody outside the tree goes on writing.
-            instance.log.take(instance.fifo, 64, patient=False)
-            if instance.log.end > instance.since:
-                instance.log.cut()
-            self.close_fifo(instance)
+        """Take the last output of an instance whose tree is empty, and be done with its FIFOs."""
+        for pipe in instance.pipes:
+            if pipe.descriptor >= 0:
+                # A pipe holds 1 MiB at most: 64 turns empty it unless somebody outside the tree goes on writing.
+                pipe.log.take(pipe.descriptor, 64, patient=False)
+                if pipe.log.end > pipe.since:
+                    pipe.log.cut()
+        self.close_fifos(instance)
 
     # exits
 
@@ -555,9 +572,10 @@ class Keeper:
 
     def ended(self, instance: Instance, end: dict[str, Any]) -> None:
         instance.alive, instance.end = False, end
-        if instance.fifo >= 0:
-            instance.log.take(instance.fifo, _SPLICES)
-            self.announce(instance.log)
+        for pipe in instance.pipes:
+            if pipe.descriptor >= 0:
+                pipe.log.take(pipe.descriptor, _SPLICES)
+                self.announce(pipe.log)
 
     def stray_ended(self, pid: int) -> list[Instance]:
         self.doubts.pop(pid, None)
@@ -620,10 +638,10 @@ class Keeper:
         if not instance.others:
             instance.empty = True
             self.drain(instance)
-            self.announce(instance.log, last=True)
+            self.announce_last(instance)
         if not instance.reported:
             instance.reported = True
-            about = {"end": instance.end, "empty": instance.empty, "since": instance.since}
+            about = {"end": instance.end, "empty": instance.empty, **instance.since()}
             self.tell({"is": "exited", "id": instance.identity, **about})
             reach("exit.told")
         elif instance.empty:
@@ -643,12 +661,13 @@ class Keeper:
         fifos = handover.get("fifos") or self.pipes()
         everything, vanished = adopt.find(self.journal, handover, self.room() - len(fifos))
         for found in everything:
-            instance = Instance(found.identity, found.intent, self.logs.get(found.intent["name"]))
+            instance = Instance(found.identity, found.intent, self.logs)
             self.by_id[instance.identity] = instance
-            instance.log.configure(found.intent.get("log") or {})
-            instance.log.expect(instance.since)
-            if found.identity in fifos:
-                self.open_fifo(instance, fifos[found.identity])
+            for pipe in instance.pipes:
+                pipe.log.configure(found.intent.get("log") or {})
+                pipe.log.expect(pipe.since)
+                if pipe.name in fifos:
+                    self.open_fifo(pipe, fifos.pop(pipe.name))
             instance.pid, instance.held, instance.began = found.pid, found.held, tree.start_time(found.pid)
             instance.adopted = found.held is not None or (bool(found.end) and found.identity not in ours)
             if not found.end and not found.recorded:
@@ -671,14 +690,14 @@ class Keeper:
                 ended.append(instance)
         for identity, intent in vanished.items():
             # It may have run and ended; then this is all that is left of it.
-            if (fifo := fifos.get(identity, -1)) >= 0:
-                log = self.logs.get(intent["name"])
-                log.expect(intent.get("since") or 0)
-                log.take(fifo, 64, patient=False)
-                log.cut()
+            for pipe in Instance(identity, intent, self.logs).pipes:
+                if pipe.name in fifos:
+                    pipe.log.expect(pipe.since)
+                    pipe.log.take(fifos[pipe.name], 64, patient=False)
+                    pipe.log.cut()
             self.journal.forget(identity)
-        for identity in fifos.keys() - self.by_id.keys():
-            os.close(fifos[identity])
+        for descriptor in fifos.values():
+            os.close(descriptor)
         self.vanished = [(identity, intent["started"]) for identity, intent in vanished.items()]
         self.chores = True
         self.settle_all(ended)

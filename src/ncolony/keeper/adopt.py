@@ -57,9 +57,10 @@ def find(journal: Journal, handover: dict[str, Any], room: int) -> tuple[list[Fo
     pidfds = handover.get("pidfds", {})
     for identity, steps in journal.read():
         intent = steps.get("intent")
-        if intent is None or intent.get("boot") != here or not _is_whole(intent):
+        if intent is None or intent.get("boot") != here or not is_whole(intent):
             journal.forget(identity)
             continue
+        steps["intent"] = intent = sensible(identity, intent)
         if "record" not in steps and identity in pidfds and identity in handover.get("records", {}):
             pid, began = handover["records"][identity]
             steps["found"] = {"pid": pid, "began": began}
@@ -94,7 +95,7 @@ def _prove(
         pid, began = leader or 0, leader and tree.start_time(leader)
     if "exit" in steps:
         found.pid = pid
-        found.end = {key: value for key, value in steps["exit"].items() if key != "step"} | {"was": [pid, began]}
+        found.end = _sensible_end(steps["exit"]) | {"was": [pid, began]}
     elif pid and tree.start_time(pid) == began and tree.parent(pid) == os.getpid():
         found.pid = pid
     elif (held := _hold_if_it_is(pid, began, pidfd, room)) is not None:
@@ -109,13 +110,87 @@ def _is_recorded(steps: dict[str, dict[str, Any]]) -> bool:
     return _is_number(recorded.get("pid")) and _is_number(recorded.get("began"))
 
 
-def _is_whole(intent: dict[str, Any]) -> bool:
-    return isinstance(intent.get("name"), str) and all(_is_number(intent.get(key)) for key in ("number", "started"))
+def is_whole(intent: dict[str, Any]) -> bool:
+    """Whether an intent, of a journal or an order, says what it must. Its name and ours are names of files."""
+    return is_file_name(intent.get("name")) and _is_number(intent.get("number")) and is_time(intent.get("started"))
+
+
+def is_file_name(value: object) -> bool:
+    """Whether it can be the name of a file in one of our directories, and cannot lead out of it."""
+    return isinstance(value, str) and value not in ("", ".", "..") and "/" not in value and "\0" not in value
 
 
 def _is_number(value: object) -> bool:
-    """A number that may be a pid or a time; anything else in a journal proves nothing."""
-    return isinstance(value, int | float) and 0 <= value < 1 << 63
+    """A number that may be a pid or a count; anything else in a journal proves nothing."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def is_time(value: object) -> bool:
+    """Seconds that one can reckon with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def sensible_order(order: dict[str, Any]) -> dict[str, Any]:
+    """An order without what makes no sense of that which it need not hold. Raises ValueError for one about nobody."""
+    names = [order[key] for key in ("id", "name") if key in order]
+    if not all(map(is_file_name, names)) or not _is_number(order.get("number", 0)):
+        raise ValueError(f"an order about nobody: {order}")
+    found = dict(order)
+    if "log" in order:
+        found["log"] = sensible_log(order["log"])
+    if "stop" in order:
+        found |= {"stop": sensible_stop(order["stop"]), "scope": sensible_scope(order.get("scope"))}
+    return found
+
+
+def sensible(identity: str, intent: dict[str, Any]) -> dict[str, Any]:
+    """The intent without what makes no sense of that which it need not hold."""
+    found = dict(intent)
+    cgroup, since = intent.get("cgroup"), intent.get("since")
+    found["log"] = sensible_log(intent.get("log"))
+    found["stop"] = sensible_stop(intent.get("stop"))
+    found["scope"] = sensible_scope(intent.get("scope"))
+    found["since"] = since if _is_number(since) else 0
+    # What it names is emptied and removed in the end.
+    if cgroup is not None and not (isinstance(cgroup, str) and cgroup.endswith(f"/{group_name(identity)}")):
+        del found["cgroup"]
+    return found
+
+
+def group_name(identity: str) -> str:
+    """How the control group of an instance is called: by when it was started. The rest is not for everybody to read."""
+    return identity[:16]
+
+
+def sensible_scope(scope: object) -> str:
+    """Whom the signals of a stop sequence reach."""
+    return "process" if scope == "process" else "tree"
+
+
+def sensible_log(settings: object) -> dict[str, Any]:
+    """The settings of a log without numbers that are none."""
+    if not isinstance(settings, dict):
+        return {}
+    return {key: value for key, value in settings.items() if key not in ("max_bytes", "keep") or _is_number(value)}
+
+
+def sensible_stop(steps: object) -> list[list[float]]:
+    """The steps of a stop sequence up to the first that makes no sense: KILL follows in any case."""
+    found: list[list[float]] = []
+    for step in steps if isinstance(steps, list) else ():
+        if not (isinstance(step, list) and len(step) == 2 and _is_number(step[0]) and is_time(step[1])):
+            break
+        found.append(step)
+    return found
+
+
+def _sensible_end(step: dict[str, Any]) -> dict[str, Any]:
+    """How an instance ended, as its journal says; nobody knows where that makes no sense."""
+    numbers, times, words = ("code", "signal", "rss_kb"), ("lived", "at", "cpu"), ("core", "oom", "ordered")
+    end = {key: step[key] for key in numbers if _is_number(step.get(key))}
+    end |= {key: step[key] for key in times if is_time(step.get(key))}
+    end |= {key: step[key] for key in words if isinstance(step.get(key), bool)}
+    return end if "code" in end or "signal" in end else end | {"unknown": True}
 
 
 def _hold_if_it_is(pid: int, began: int | None, pidfd: int, room: bool) -> Held | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from adopt import is_time
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +29,7 @@ class Ending:
 
     def linger(self) -> None:
         """The supervisor is gone: give another one its time."""
-        if self.patience is not None and not self.keeper.leaving:
+        if self.patience is not None and is_time(self.patience) and not self.keeper.leaving:
             self._later(self.patience, self.begin)
 
     def cancel(self) -> None:

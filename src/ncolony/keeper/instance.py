@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import os
 
+from wire import STDERR
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pump import Log
+    from pump import Log, Logs
     from tree import Held
+
+
+class Pipe:
+    """One way of an instance's output: its FIFO, the log that it goes to, and where in there it began."""
+
+    __slots__ = ("descriptor", "key", "log", "name", "since")
+
+    def __init__(self, name: str, log: Log, key: str, intent: dict[str, Any]) -> None:
+        self.name, self.log, self.key, self.descriptor = name, log, key, -1
+        self.since: int = intent.get(key) or 0
 
 
 class Instance:
     """Alive, or ended and kept until the supervisor has taken note."""
 
     __slots__ = (
-        "identity name number memo pid held fifo log started end alive others empty killing reported adopted"
-        " stop scope cgroup ordered since began killed"
+        "identity name number memo follow pid held pipes started end alive others empty killing reported adopted"
+        " stop scope cgroup ordered began killed"
     ).split()
 
-    def __init__(self, identity: str, intent: dict[str, Any], log: Log) -> None:
-        self.identity, self.log = identity, log
+    def __init__(self, identity: str, intent: dict[str, Any], logs: Logs) -> None:
+        self.identity = identity
         self.name: str = intent["name"]
         self.number: int = intent["number"]
         self.started: float = intent["started"]
         self.memo: Any = intent.get("memo")
+        self.follow: Any = intent.get("follow")  # as `memo`: what the supervisor does with its output
         self.stop: list[list[float]] = intent.get("stop") or []
         self.scope: str = intent.get("scope") or "tree"
         self.cgroup: str = intent.get("cgroup") or ""
-        self.since: int = intent.get("since") or 0  # where its output begins in the log
-        self.pid, self.fifo = 0, -1
+        self.pipes = [Pipe(identity, logs.get(self.name), "since", intent)]
+        if (intent.get("log") or {}).get("split"):
+            errors = logs.get(f"{self.name}/stderr")
+            self.pipes.append(Pipe(identity + STDERR, errors, "since_stderr", intent))
+        self.pid = 0
         self.began: int | None = None  # its start time as in proc(5), which proves later that the pid is still its own
         self.held: Held | None = None  # the process, when it is not our child
         self.end: dict[str, Any] | None = None
@@ -43,8 +59,12 @@ class Instance:
 
     def described(self) -> dict[str, Any]:
         """What a supervisor must know to carry on with it."""
-        keys = ("name", "number", "memo", "pid", "started", "alive", "empty", "end", "since", "began")
-        return {"id": self.identity, **{key: getattr(self, key) for key in keys}}
+        keys = ("name", "number", "memo", "follow", "pid", "started", "alive", "empty", "end", "began")
+        return {"id": self.identity, **{key: getattr(self, key) for key in keys}, **self.since()}
+
+    def since(self) -> dict[str, int]:
+        """Where its output begins in its logs: "since", and "since_stderr" when the streams are kept apart."""
+        return {pipe.key: pipe.since for pipe in self.pipes}
 
 
 def how_it_ended(peek: os.waitid_result) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import errno
 import fcntl
 import os
 import resource
-import struct
 import sys
 import termios
 import time
 
+from kept import ENDINGS, ENTRY, MOST_BYTES, older
 from kernel import CUT, NO_DESCRIPTORS, reach
 
 TYPE_CHECKING = False
@@ -33,7 +33,8 @@ _KEEP = 3
 _STAMP_S = 0.01
 # Cuts that are kept, and the size of their file at which older ones go.
 _CUTS, _MOST_CUTS = 64, 1 << 12
-_entry = struct.Struct("!QQ")
+# In a directory that others may write too, a link is not ours.
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 
 
 class Logs:
@@ -82,15 +83,18 @@ class Logs:
 
 
 class Log:
-    """One process's output as a stream of bytes, counted from its first ever: `start` + `size` is where it ends."""
+    """A stream of bytes that a process prints, counted from its first ever: `start` + `size` is where it ends.
+
+    `name` is the process's, or NAME/stderr for the standard error of one whose streams are kept apart.
+    """
 
     def __init__(self, logs: Logs, name: str) -> None:
         self.logs, self.name = logs, name
         self.directory = os.path.join(logs.directory, name)
         self.file = self.index = -1
-        self.start = self.size = self.stamp = self.dropped = 0
+        self.start = self.size = self.stamp = self.late = self.dropped = 0
         self.read_to: int | None = None  # up to where the supervisor has forwarded; not known before the first line
-        self.forward = True
+        self.forward = self.blocks = True
         self.max_bytes: int | None = None
         self.keep: int | None = None
         self.configured = False  # before that, nothing is thrown away: it may be wanted
@@ -108,7 +112,10 @@ class Log:
     def configure(self, settings: dict[str, Any]) -> None:
         """Take on the `log` key of the process's newest definition."""
         self.configured = True
-        self.forward = settings.get("forward", True)
+        forward = settings.get("forward", True)
+        if forward and not self.forward and self.read_to is not None:
+            self.read_to = max(self.read_to, self.end)  # what came before was not to be forwarded
+        self.forward, self.blocks = forward, settings.get("overflow") != "drop"
         self.max_bytes, self.keep = settings.get("max_bytes"), settings.get("keep")
 
     def _open(self) -> None:
@@ -125,19 +132,22 @@ class Log:
     def _open_files(self) -> None:
         ended = self.end
         os.makedirs(self.directory, mode=0o755, exist_ok=True)
+        if os.lstat(self.directory).st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, "the directory belongs to another user")
         self._find_older()
-        self.file = os.open(f"{self.directory}/current", os.O_RDWR | os.O_CREAT, 0o644)
-        self.index = os.open(f"{self.directory}/current.index", os.O_RDWR | os.O_CREAT, 0o644)
+        self.file = os.open(f"{self.directory}/current", _FLAGS, 0o644)
+        self.index = os.open(f"{self.directory}/current.index", _FLAGS, 0o644)
         self.size = os.lseek(self.file, 0, os.SEEK_END)
         begin = self.older[-1][0] + self.older[-1][1] if self.older else 0
         if self.size == 0:
             begin = max(
                 begin, ended, self.read_to or 0
             )  # also when somebody removed the files: what follows is still counted on
-        if os.lseek(self.index, 0, os.SEEK_END) >= _entry.size:
-            begin = max(begin, _entry.unpack(os.pread(self.index, _entry.size, 0))[0])
+        if os.lseek(self.index, 0, os.SEEK_END) >= ENTRY.size:
+            said = ENTRY.unpack(os.pread(self.index, ENTRY.size, 0))[0]
+            begin = max(begin, said) if said <= MOST_BYTES else begin
         else:
-            os.write(self.index, _entry.pack(begin, time.time_ns()))
+            os.write(self.index, ENTRY.pack(begin, time.time_ns()))
         self.start = begin
         if self.read_to is None or self.read_to > self.end:
             self.read_to = self.announced = self.end
@@ -154,8 +164,7 @@ class Log:
     def _find_older(self) -> None:
         if not self.counted:
             self.counted = True
-            names = [n for n in os.listdir(self.directory) if n.endswith(".log") and n[:-4].isdigit()]
-            self.older = [(int(n[:-4]), os.stat(f"{self.directory}/{n}").st_size) for n in sorted(names)]
+            self.older = older(self.directory)
 
     def expect(self, since: int) -> None:
         """An instance began to print at `since`: nobody may have forwarded it, whatever an earlier keeper knew."""
@@ -165,6 +174,8 @@ class Log:
 
     def close(self) -> None:
         """Close the files; the next line opens them again."""
+        if self.late:
+            self._note_time(ENTRY.pack(self.end, self.late))
         for descriptor in (self.file, self.index):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -176,7 +187,7 @@ class Log:
 
     def held_back(self) -> bool:
         """True when a full log may not throw away what the supervisor has still to forward: the writer waits."""
-        if not (self.forward and self.logs.attended) or self.read_to is None:
+        if not (self.forward and self.blocks and self.logs.attended) or self.read_to is None:
             return False
         return self.end - self.read_to >= self.limit() * (self._kept() + 1)
 
@@ -220,18 +231,25 @@ class Log:
         reach("output.moved")
         if self.trouble:
             self.trouble = ""
-        self._stamp()
+        self._stamp(moved)
         return moved or None
 
-    def _stamp(self) -> None:
+    def _stamp(self, moved: int) -> None:
         now = time.time_ns()
-        if now - self.stamp > _STAMP_S * 1e9:
-            self.stamp = now
-            self.logs.used(self)
-            try:
-                os.write(self.index, _entry.pack(self.end, now))
-            except OSError:
-                pass  # a full disk: times are missing, lines are not
+        if now - self.stamp <= _STAMP_S * 1e9:
+            self.late = now  # told with the next one, should that come much later
+            return
+        self.stamp = now
+        self.logs.used(self)
+        before = ENTRY.pack(self.end - moved, self.late) if self.late else b""
+        self._note_time(before + ENTRY.pack(self.end, now))
+
+    def _note_time(self, entries: bytes) -> None:
+        self.late = 0
+        try:
+            os.write(self.index, entries)
+        except OSError:
+            pass  # a full disk: times are missing, lines are not
 
     def cut(self) -> None:
         """An instance's output ends here: what follows begins a new line. Noted where no newline says so."""
@@ -239,13 +257,13 @@ class Log:
             self.find()
             if self.file < 0 or self.size == 0 or os.pread(self.file, 1, self.size - 1) == b"\n":
                 return
-            with open(f"{self.directory}/cuts", "ab") as file:
+            with open(f"{self.directory}/cuts", "ab", opener=_open_here) as file:
                 file.write(CUT.pack(self.end))
                 size = file.tell()
             if size > _MOST_CUTS:
                 with open(f"{self.directory}/cuts", "rb") as file:
                     newest = file.read()[-_CUTS * CUT.size :]
-                with open(f"{self.directory}/cuts.new", "wb") as file:
+                with open(f"{self.directory}/cuts.new", "wb", opener=_open_here) as file:
                     file.write(newest)
                 os.rename(f"{self.directory}/cuts.new", f"{self.directory}/cuts")
         except OSError:
@@ -297,12 +315,12 @@ class Log:
         """Remove the oldest files beyond what is kept, but nothing that the connected supervisor has still to read."""
         while self.configured and len(self.older) > self._kept():
             start, size = self.older[0]
-            if self.forward and self.logs.attended and start + size > (self.read_to or 0):
+            if self.forward and self.blocks and self.logs.attended and start + size > (self.read_to or 0):
                 return
             self.older.pop(0)
-            if self.forward and start + size > (self.read_to or 0):
-                self.dropped += size
-            for ending in ("log", "index"):
+            if self.forward:
+                self.dropped += max(0, start + size - max(start, self.read_to or 0))
+            for ending in ENDINGS:
                 try:
                     os.unlink(f"{self.directory}/{start:020d}.{ending}")
                 except OSError:
@@ -313,6 +331,10 @@ class Log:
         self.read_to, self.told = max(self.read_to or 0, offset), False
         if self.older and len(self.older) > self._kept():
             self._throw_away()
+
+
+def _open_here(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def _waiting(fifo: int) -> int:

@@ -60,7 +60,7 @@ class Journal:
                     try:
                         found = json.loads(line)
                         steps[found["step"]] = found
-                    except (ValueError, KeyError, TypeError):
+                    except (ValueError, KeyError, TypeError, RecursionError):
                         continue
             yield identity, steps
 
@@ -103,33 +103,33 @@ def remove_cgroup(directory: str) -> None:
             continue
 
 
-def spawn(order: dict[str, Any], fifo: str, cgroup: str) -> int:
-    """Start what `order` says with its output in the FIFO named `fifo`; its pid. Raises Refused."""
+def spawn(order: dict[str, Any], fifos: list[str], cgroup: str) -> int:
+    """Start what `order` says with its output in the FIFO named, or its two streams in two; its pid. Raises Refused."""
     # Into its control group it must go itself, before it can start anything; the rest posix_spawn cannot set.
     itself = cgroup or any(order.get(key) is not None for key in ("uid", "gid", "nice", "oom_score_adj"))
     try:
-        return _by_fork(order, fifo, cgroup) if itself or order.get("limits") else _by_posix_spawn(order, fifo)
+        return _by_fork(order, fifos, cgroup) if itself or order.get("limits") else _by_posix_spawn(order, fifos)
     except OSError as error:
         raise Refused(f"cannot run {order['path']!r}: {error.strerror}") from None
 
 
-def _by_posix_spawn(order: dict[str, Any], fifo: str) -> int:
+def _by_posix_spawn(order: dict[str, Any], fifos: list[str]) -> int:
     """The fast way: vfork, so its cost does not grow with us. What it cannot set is set here for a moment.
 
     This thread is the only one that uses files, so nobody else sees the borrowed directory, umask and limit.
     """
-    _enter(order["cwd"])
-    umask = os.umask(order["umask"])
-    limit = _lower_limit(order.get("nofile"))
+    umask, limit = os.umask(order["umask"]), None
     try:
+        _enter(order["cwd"])
+        limit = _lower_limit(order.get("nofile"))
         return os.posix_spawn(
             order["path"],
             order["argv"],
             order["env"],
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, fifo, os.O_RDWR, 0),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_OPEN, 1, fifos[0], os.O_RDWR, 0),
+                (os.POSIX_SPAWN_OPEN, 2, fifos[-1], os.O_RDWR, 0),
             ),
             setsid=True,
             setsigmask=(),
@@ -164,7 +164,7 @@ def _set_limit(limit: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
-def _by_fork(order: dict[str, Any], fifo: str, cgroup: str) -> int:
+def _by_fork(order: dict[str, Any], fifos: list[str], cgroup: str) -> int:
     """The way for another user or a control group: what fails before the exec comes back through a pipe."""
     told, tell = os.pipe()
     try:
@@ -175,7 +175,7 @@ def _by_fork(order: dict[str, Any], fifo: str, cgroup: str) -> int:
         raise
     if not pid:
         _enter_cgroup(cgroup)
-        _become(order, fifo, tell)
+        _become(order, fifos, tell)
     os.close(tell)
     with open(told, "rb") as pipe:
         why = pipe.read()
@@ -185,15 +185,14 @@ def _by_fork(order: dict[str, Any], fifo: str, cgroup: str) -> int:
     return pid
 
 
-def _become(order: dict[str, Any], fifo: str, tell: int) -> None:
+def _become(order: dict[str, Any], fifos: list[str], tell: int) -> None:
     """In the forked child: take on what the order says and exec. Never returns."""
     doing = "prepare"
     try:
         os.setsid()
-        null, output = os.open(os.devnull, os.O_RDONLY), os.open(fifo, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(fifos[0], os.O_RDWR), 1)
+        os.dup2(os.open(fifos[-1], os.O_RDWR), 2)
         os.umask(order["umask"])
         _lower_limit(order.get("nofile"))
         if order.get("nice") is not None:

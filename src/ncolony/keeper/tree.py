@@ -223,6 +223,8 @@ def named(pid: int) -> str:
     """The process as people are told of it: "pid 17 (sleep)", with its state where that explains why it stays."""
     try:
         name = kernel.read_file(f"/proc/{pid}/comm", 64).decode("utf-8", "backslashreplace").strip()
+        # A process may call itself whatever it likes.
+        name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
         state = stat_fields(pid)[0].decode()
     except (OSError, IndexError):
         return f"pid {pid}"

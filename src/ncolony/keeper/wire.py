@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # Raised when a message changes its meaning; a supervisor understands this version and the one before.
 PROTOCOL = 3
+# The FIFO of an instance is named by its identity, and with this behind it is that of its standard error alone.
+STDERR = ".err"
 # A start order carries arguments and environment, which execve limits to a few MiB; a welcome lists 10,000 instances.
 _LARGEST = 64 << 20
 _length = struct.Struct("!I")
@@ -39,7 +41,16 @@ class Unpacker:
                 raise ValueError(f"a message of {length} bytes")
             if len(rest) - at - 4 < length:
                 break
-            messages.append(json.loads(rest[at + 4 : at + 4 + length]))
+            message = _unpacked(rest[at + 4 : at + 4 + length])
+            if isinstance(message, dict):  # nothing else says anything
+                messages.append(message)
             at += 4 + length
         del rest[:at]
         return messages
+
+
+def _unpacked(body: bytearray) -> object:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("a message that is nested too deeply") from None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from .names import MOST_INSTANCES as MOST_INSTANCES
 from .names import printable
 
 # Keys whose change applies at once, without a restart (DESIGN 3). Sizes inside `log` are live too.
@@ -26,12 +27,13 @@ RESERVED_KEYS = frozenset("ready after check watchdog".split())
 LIMITS = frozenset(
     "as core cpu data fsize memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 )
-MOST_INSTANCES = 10_000
 # uid_t and gid_t are 32 bits and the last value means "leave as it is" (setresuid(2)).
-_LARGEST_ID = 2**32 - 2
+LARGEST_ID = 2**32 - 2
 _TOO_LONG_TO_SHOW = 60
+# Their values are not for everybody who may read a status.
+_PRIVATE_KEYS = frozenset({"env", "env_secret"})
 # What the kernel counts limits with: rlim_t is 64 bits, its last value means "unlimited" (getrlimit(2)).
-_LARGEST_LIMIT = 2**63 - 1
+LARGEST_LIMIT = 2**63 - 1
 _Seconds = float
 _Limit = int | Literal["unlimited"]
 
@@ -150,8 +152,8 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Definition(msgspec.Struct, frozen=True):
     """A good config file: what it says, its text, and what identifies its content.
 
-    `generation` covers what a restart is needed for; `digest` covers everything. Equal values give equal digests,
-    whatever the white space and the order of keys.
+    `generation` covers what a restart is needed for; `digest` covers everything but the keys of editors ("$schema").
+    Equal values give equal digests, whatever the white space and the order of keys.
     """
 
     config: ProcessConfig
@@ -178,7 +180,7 @@ def define(name: str, data: bytes) -> Definition | Problem:
         if "out of range" not in str(error):
             return Problem(name, "", _why_not_json(data, error))
         try:
-            content = json.loads(data)
+            content = json.loads(data, parse_constant=_no_constant)
         except (ValueError, RecursionError):
             return Problem(name, "", _why_not_json(data, error))
     if not isinstance(content, dict):
@@ -190,12 +192,26 @@ def define(name: str, data: bytes) -> Definition | Problem:
         return _problem_of(name, content, str(error))
     for key, wrong in _checks(config):
         if wrong:
-            return Problem(name, key, f"{printable(wrong)}, found {_shown(_at(content, key))}")
+            return Problem(name, key, f"{printable(wrong)}, found {_found(key, _at(content, key))}")
     try:
-        digest, generation = _digest(content), _digest(_without_live_keys(content))
+        meant = {key: value for key, value in content.items() if not is_for_editors(key)}
+        digest, generation = _digest(meant), _digest(_without_live_keys(meant))
     except (msgspec.EncodeError, UnicodeEncodeError, RecursionError) as error:
         return Problem(name, "", f"holds a value that cannot be text: {error}")
     return Definition(config, data, generation, digest, tuple(_warnings(content)))
+
+
+def is_for_editors(key: str) -> bool:
+    """Whether a key of a config file speaks to editors and no process: "$schema" and whatever else begins with "$"."""
+    return key.startswith("$")
+
+
+def _no_constant(found: str) -> None:
+    """Refuse NaN and Infinity, which json.loads would take.
+
+    :raises ValueError: always.
+    """
+    raise ValueError(f"{found} is no JSON")
 
 
 def _at(content: Any, key: str) -> Any:
@@ -215,18 +231,19 @@ def _why_not_json(data: bytes, error: Exception) -> str:
     return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
 
 
-def file_mark(name: bytes, data: bytes) -> int:
-    """What one file adds to the generation of its directory."""
-    content = blake2b(data, digest_size=16).digest()
-    return int.from_bytes(blake2b(name + b"\0" + content, digest_size=16).digest(), "big")
+def file_mark(name: str, content: bytes) -> int:
+    """What one file adds to the generation of its directory; `content` is the blake2b of its bytes, 16 bytes long."""
+    marked = name.encode("utf-8", "surrogateescape") + b"\0" + content
+    return int.from_bytes(blake2b(marked, digest_size=16).digest(), "big")
 
 
-def directory_generation(files: Iterable[tuple[bytes, bytes]]) -> str:
-    """What identifies the content of a config directory, from each file's name and bytes, in any order.
+def directory_generation(pairs: Iterable[tuple[str, bytes]]) -> str:
+    """What identifies the content of a whole config directory: 32 hex digits, whatever the order of its files.
 
-    A sum, so that a supervisor need not read all files again when one of them changes.
+    `pairs` holds the name of each file and the blake2b of its bytes, 16 bytes long. A sum, so that a supervisor need
+    not read all files again when one of them changes.
     """
-    return f"{sum(file_mark(name, data) for name, data in files) % 2**128:032x}"
+    return f"{sum(file_mark(name, content) for name, content in pairs) % 2**128:032x}"
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -254,14 +271,19 @@ def _problem_of(name: str, content: dict[str, Any], text: str) -> Problem:
     if key in ("env[...]", "env_secret[...]"):
         key = key.removesuffix("[...]")
         bad = next((n for n, v in content[key].items() if not isinstance(v, str)), "")
-        return Problem(name, f"{key}.{printable(bad)}", f"expected str, found {_shown(content[key][bad])}")
+        return Problem(name, f"{key}.{printable(bad)}", f"expected str, found {_found(key, content[key][bad])}")
     key = key.replace("[...]", "")
     for field, index in re.findall(r"(\w+)|\[(\d+)\]", key):
         try:
             value = value[field] if field else value[int(index)]
         except (KeyError, IndexError, TypeError):
             break
-    return Problem(name, key, f"{why[:1].lower()}{printable(why[1:]).replace('`', '')}, found {_shown(value)}")
+    return Problem(name, key, f"{why[:1].lower()}{printable(why[1:]).replace('`', '')}, found {_found(key, value)}")
+
+
+def _found(key: str, value: Any) -> str:
+    """The value as it is told of: that of a variable may be a password, and everybody may read what is told."""
+    return _kind(value) if key.partition(".")[0] in _PRIVATE_KEYS else _shown(value)
 
 
 def _shown(value: Any) -> str:
@@ -273,7 +295,14 @@ def _shown(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    kinds = {list: "an array", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    kinds = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
     return kinds.get(type(value), "null")
 
 
@@ -329,8 +358,8 @@ def _wrong_env(env: dict[str, str]) -> str | None:
 
 
 def _wrong_owner(owner: int | str | None) -> str | None:
-    if isinstance(owner, int) and not 0 <= owner <= _LARGEST_ID:
-        return f"expected a number from 0 to {_LARGEST_ID}"
+    if isinstance(owner, int) and not 0 <= owner <= LARGEST_ID:
+        return f"expected a number from 0 to {LARGEST_ID}"
     return _wrong_texts((owner,)) if isinstance(owner, str) else None
 
 
@@ -368,7 +397,7 @@ def _wrong_size(value: int | str | None, least: int = 1) -> str | None:
     if value is None:
         return None
     size = parse_size(value)
-    if size is None or size > _LARGEST_LIMIT:
+    if size is None or size > LARGEST_LIMIT:
         return "expected a size such as 67108864, 64M or 64MiB"
     return None if size >= least else f"expected {least} bytes or more"
 
@@ -380,8 +409,8 @@ def _wrong_limits(limits: dict[str, Any]) -> str | None:
         soft, hard = (
             math.inf if one == "unlimited" else one for one in (value if isinstance(value, tuple) else (value, value))
         )
-        if not all(one == math.inf or 0 <= one <= _LARGEST_LIMIT for one in (soft, hard)):
-            return f'{name}: expected "unlimited" or a number from 0 to {_LARGEST_LIMIT}'
+        if not all(one == math.inf or 0 <= one <= LARGEST_LIMIT for one in (soft, hard)):
+            return f'{name}: expected "unlimited" or a number from 0 to {LARGEST_LIMIT}'
         if soft > hard:
             return f"{name}: the soft limit is above the hard one"
     return None
@@ -412,7 +441,7 @@ def _warnings(content: dict[str, Any]) -> list[str]:
     said = []
     for key in content:
         shown = printable(key)
-        if key in KNOWN_KEYS or "." in key:
+        if key in KNOWN_KEYS or "." in key or is_for_editors(key):
             continue
         if key in RESERVED_KEYS:
             said.append(f"{key}: not supported by this version, has no effect")
@@ -434,7 +463,8 @@ def _nearly(key: str) -> str | None:
 
 def limit_name(name: str) -> str:
     """ "nofile" for "RLIMIT_NOFILE" and the like."""
-    return name.lower().removeprefix("rlimit_")
+    # Some letters beyond ASCII have lower forms within it: what looks like memlock may be another word.
+    return name.lower().removeprefix("rlimit_") if name.isascii() else name
 
 
 def parse_size(value: int | str) -> int | None:
@@ -449,6 +479,8 @@ def signal_number(name: str | int) -> int | None:
     """The number of a signal given as "TERM", "SIGTERM" or 15; None when there is none."""
     if isinstance(name, int):
         return name if name in signal.valid_signals() else None
+    if not name.isascii():  # some letters beyond it have capitals within it
+        return None
     found = getattr(signal, "SIG" + name.upper().removeprefix("SIG"), None)
     return int(found) if isinstance(found, signal.Signals) else None
 

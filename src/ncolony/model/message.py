@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from .config import Problem, signal_number
+from .names import printable
 
 
 class Restart(msgspec.Struct, frozen=True, tag="RESTART"):
@@ -66,7 +67,7 @@ TYPES = tuple(
     str(kind.__struct_config__.tag)
     for kind in (Restart, RestartAll, RestartGroup, Stop, Start, Signal, Scan, Upgrade, Shutdown)
 )
-_TOO_LONG_TO_SHOW = 60
+_TOO_LONG_TO_SHOW, _TOO_LONG_TO_TELL = 60, 200
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
@@ -75,7 +76,8 @@ def decode(name: str, data: bytes) -> Message | Problem:
     try:
         found = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = str(error).replace("`", "")
+        why = printable(str(error).replace("`", ""))
+        why = why if len(why) <= _TOO_LONG_TO_TELL else why[:_TOO_LONG_TO_TELL] + "…"
         return Problem(
             name,
             "",
@@ -108,3 +110,14 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     goal: str = ""
     since: dict[str, int] = {}
     at_once: int = 0  # of a rolling restart
+
+
+_answer_decoder = msgspec.json.Decoder(Answer)
+
+
+def decode_answer(data: bytes) -> Answer | None:
+    """The answer in `data`, or None when it is not one (torn, or from another version)."""
+    try:
+        return _answer_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 # NAME_MAX on every Linux filesystem is 255 bytes; ".new" is appended while a file is being written.
 LONGEST = 250
+# Line and paragraph separators, and what turns the direction of writing around: a line with one of them may be shown as
+# two, or as another one.
+DECEPTIVE = "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+# The copies of one process, NAME:0 and so on.
+MOST_INSTANCES = 10_000
 _IGNORED_ENDINGS = (".new", "~", ".swp", ".tmp", ".bak")
 
 
@@ -22,7 +27,7 @@ def problem_with_name(name: str) -> str | None:
         return "the name is empty"
     if "/" in name:
         return "the name contains '/'"
-    if any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in name):
+    if any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 or character in DECEPTIVE for character in name):
         return "the name contains a control character"
     try:
         encoded = name.encode()
@@ -37,5 +42,11 @@ def problem_with_name(name: str) -> str | None:
 
 def printable(name: str) -> str:
     """`name` as it can be shown to people and put into JSON: what is not text is escaped."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return name if name.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in name)
+
+
+def _escaped(character: str) -> str:
+    # os.fsdecode makes such a character of a byte that is not UTF-8.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

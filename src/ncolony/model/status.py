@@ -60,5 +60,5 @@ def decode(data: bytes) -> Status | None:
     """The record in `data`, or None when it is not one (torn, or from another version)."""
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

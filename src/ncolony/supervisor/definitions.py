@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
 
 import msgspec
 
@@ -83,12 +84,12 @@ class Definitions:
         file = self._files.setdefault(name, _File())
         concerned = self._processes(name, file)
         self._marks -= file.mark
-        file.mark = file_mark(os.fsencode(name), entry.data or b"")
+        file.mark = file_mark(name, blake2b(entry.data or b"", digest_size=16).digest())
         self._marks += file.mark
         shown = printable(name)
         if wrong := problem_with_name(name):
             found: Definition | Problem = Problem(shown, "", wrong)
-        elif entry.data is None:
+        elif entry.data is None or entry.why:
             found = Problem(shown, "", entry.why)
         else:
             found = define(shown, entry.data)
@@ -138,7 +139,7 @@ class Definitions:
 
     @staticmethod
     def _problem(name: str, file: _File) -> str | None:
-        return file.problem or (f"cannot use {printable(name)}: {file.why}" if file.why else None)
+        return file.problem or (f"cannot use {printable(name)}: rolled back: {file.why}" if file.why else None)
 
     def processes(self, name: str) -> list[str]:
         """The processes that a name means: itself, or the copies that the file of that name defines."""
@@ -200,14 +201,14 @@ class Definitions:
         worst = doomed[0] if doomed else unready[0]
         seconds = file.definition.config.rollback_if_not_ready or 0.0
         how = f"{worst.name} is {worst.state}: {worst.reason}".rstrip(": ") if worst else "it did not even start"
-        file.why = f"rolled back: not ready within {seconds:g} s ({how}); the definition before it is in force"
+        file.why = f"not ready within {seconds:g} s ({how}); the definition before it is in force"
         concerned = self._processes(name, file)
         if file.before is not None:
             self._keep(name, _Kept(file.definition.digest, file.before.text, file.why))
             file.definition = file.before
         file.until = None
         del self._trials[name]
-        self._say(f"{printable(name)}: {file.why}")
+        self._say(f"{printable(name)}: rolled back: {file.why}")
         return concerned | self._processes(name, file)
 
     def _kept(self, name: str) -> _Kept | None:

@@ -38,8 +38,8 @@ class Known:
     """What the supervisor knows of one name."""
 
     __slots__ = (
-        "applied", "definition", "file", "holding", "identity", "index", "last_exit", "memory", "pid", "problem",
-        "process", "rolled_back", "started", "timed", "trouble",
+        "applied", "definition", "dropped", "file", "holding", "identity", "index", "last_exit", "memory", "pid",
+        "problem", "process", "rolled_back", "started", "timed", "troubles",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -55,9 +55,15 @@ class Known:
         self.started: float | None = None  # wall clock
         self.last_exit: LastExit | None = None
         self.timed: float | None = None  # the deadline that is in the heap
-        self.trouble = ""  # with its log
+        self.troubles: dict[str, str] = {}  # with its output, by what is concerned
+        self.dropped = 0  # bytes of its output, since it was started
         self.holding: tuple[str, ...] = ()  # what a stop waits for
         self.memory: int | None = None  # bytes of its tree, as last measured
+
+    @property
+    def state(self) -> State:
+        """As its status shows it: FATAL where nothing but a problem is known."""
+        return State.FATAL if self.process is None else self.process.state
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -98,8 +104,17 @@ def memory_of(status: Status) -> Memory:
 
 def while_running(definition: Definition, policy: Policy) -> dict[str, Any]:
     """What the keeper must know of an instance while it runs: its log, and how to stop it without a supervisor."""
+    log = definition.config.log
+    has_file = log.stdout is not None or isinstance(log.stderr, str)
     return {
-        "log": msgspec.structs.asdict(definition.config.log),
+        "log": {
+            # To be told of output, whatever for.
+            "forward": log.forward or has_file or log.compress,
+            "max_bytes": log.most_bytes,
+            "keep": log.keep,
+            "overflow": log.overflow,
+            "split": log.is_split,
+        },
         "stop": [[int(number), seconds] for number, seconds in policy.stop],
         "scope": policy.scope,
     }

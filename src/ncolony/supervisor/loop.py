@@ -34,25 +34,35 @@ from ..model.status import LastExit, Status
 from ..system import launch, upgrade
 from ..system.events import Events
 from ..system.files import Directory, Entry, sweep, write_whole
-from ..system.follow import Follower
 from ..system.hands import Hands, Identities
 from ..system.history import Chronicle
 from ..system.inbox import Inbox
 from ..system.limits import raise_descriptor_limit
+from ..system.notify import Notifier
 from ..system.orphans import Orphans
-from ..system.own_log import OwnLog, cut_torn_record, say
-from ..system.places import UnsafeState, make_private
+from ..system.own_log import cut_torn_record
+from ..system.places import UnsafeState, make_closed, make_private
 from ..system.records import Records
+from ..system.reports import checked
+from ..system.sinks import plan
+from ..system.trust import why_open
 from ..system.wake import Names, Watcher
 from .definitions import Definitions, Source
 from .known import LIVE, Known, Settings, exit_in, memory_of, policy_of, while_running
 from .memory import MemoryWatch
+from .output import Output
 from .replacing import Replacing
 from .requests import Desk
 
 _log = Logger(namespace="ncolony")
 # A new supervisor waits this long for the lock: a forked child of the old one may hold it until its exec.
 _LOCK_WAIT_S = 2.0
+# What is in the state directory, and for whom. Names in `fifo` are what an instance is known by, and a secret; each
+# file in `config` belongs to the process that reads it.
+_PLACES = {
+    "status": 0o755, "answers": 0o755, "rejected": 0o700, "history": 0o700, "fifo": 0o711, "forwarded": 0o700,
+    "config": 0o711,
+}  # fmt: skip
 # From the last removal of a config file until it is applied.
 _DEPARTURE_S = 0.03
 # A stop that takes this long names what it waits for, and again after each such time.
@@ -114,13 +124,15 @@ class Supervisor(Service):
         settings = self.settings
         try:
             for directory in filter(None, (settings.config, settings.messages, settings.pids)):
-                os.makedirs(directory, exist_ok=True)
+                make_closed(directory)
             self._check_places()
             make_private(settings.state)
-            for name in ("status", "answers", "rejected", "history", "fifo", "forwarded", "config"):
-                os.makedirs(f"{settings.state}/{name}", mode=0o711 if name == "config" else 0o755, exist_ok=True)
+            for name, mode in _PLACES.items():
+                make_closed(f"{settings.state}/{name}", mode)
+            os.chmod(f"{settings.state}/config", _PLACES["config"])  # whatever our umask is
             self._logs = os.path.abspath(settings.logs or f"{settings.state}/logs")
-            os.makedirs(self._logs, exist_ok=True)
+            make_closed(self._logs, 0o700)
+            self._check_trust()
             self._take_lock()
             cut_torn_record(f"{settings.state}/forwarding")
         except UnsafeState as unsafe:
@@ -152,6 +164,13 @@ class Supervisor(Service):
         if os.path.realpath(self.settings.config) == os.path.realpath(self.settings.messages):
             sys.exit(f"cannot start: {self.settings.config} cannot be for both configuration and messages")
 
+    def _check_trust(self) -> None:
+        """As root, write nowhere where anybody could let that lead elsewhere."""
+        if self.settings.strict and os.geteuid() == 0:
+            for directory in filter(None, (self.settings.state, self._logs, self.settings.pids)):
+                if why := why_open(directory):
+                    sys.exit(f"cannot start: {why}; --no-strict-modes would allow it")
+
     def _take_lock(self) -> None:
         """Be the only supervisor; and let anybody see that there is one."""
         if self.replacing.received is not None:
@@ -173,8 +192,18 @@ class Supervisor(Service):
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
         self._shown = os.open(f"{self.settings.state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(self._shown, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._show_lock(time.monotonic() + _LOCK_WAIT_S)
+
+    def _show_lock(self, until: float = 0.0) -> None:
+        """Hold the lock that anybody may try; who tries it at this moment has it for an instant."""
+        while True:
+            try:
+                fcntl.flock(self._shown, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    return  # somebody keeps it from us: until the next scan others are told that no supervisor runs
+                time.sleep(0.001)
 
     @property
     def locks(self) -> tuple[int, int]:
@@ -196,6 +225,7 @@ class Supervisor(Service):
         settings, reactor = self.settings, self.reactor
         limit = raise_descriptor_limit() if self.replacing.received is None else self.replacing.received.nofile
         self.surroundings = launch.Surroundings.present(limit)
+        self.notifier = Notifier(reactor, lambda: (known.state.value for known in self.known.values()))
         self.records = Records(reactor, settings.state, settings.pids, self._describe, self._problem)
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._happenings = Events(settings.state, self._problem)
@@ -204,13 +234,11 @@ class Supervisor(Service):
         self.inbox.answered = lambda name, answer: self.happened(
             "message", file=printable(name), result=answer.state, reason=answer.why
         )
-        own_log = OwnLog(f"{settings.state}/forwarding")
-        self.follower = Follower(reactor, self._logs, f"{settings.state}/forwarded", own_log, say, self._forwarded)
-        self.follower.finish()
+        self.output = Output(self, self._logs)
         self.chronicle = Chronicle(settings.state, self._logs, self._problem)
         fifos = self.replacing.received.fifos if self.replacing.received else {}
         self.hands = Hands(reactor, settings.state, self._logs, settings.log_budget, self._report, fifos)
-        self.hands.welcome_sent = lambda: {"read": self.follower.offsets(), "linger": settings.linger}
+        self.hands.welcome_sent = lambda: {"read": self.output.follower.offsets(), "linger": settings.linger}
         self._handle_signals()
         self._describe_ourselves()
         for directory in (f"{settings.state}/status", f"{settings.state}/answers", settings.pids):
@@ -241,8 +269,8 @@ class Supervisor(Service):
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             on(number, self.quit)
-        on(signal.SIGHUP, self._scan)
-        on(signal.SIGUSR1, lambda: self.hands.order({"do": "reopen"}))
+        on(signal.SIGHUP, lambda: self.notifier.around(self._scan))
+        on(signal.SIGUSR1, self.output.reopen)
         on(signal.SIGCHLD, self.orphans.reap)
         on(signal.SIGUSR2, self.replacing.begin)
         upgrade.hear_signals()
@@ -252,9 +280,10 @@ class Supervisor(Service):
         settings = self.settings
         about = {
             "pid": os.getpid(), "version": __version__, "started": self._began,
-            "problems": list(self._problems.values()),
-            "config": os.path.abspath(settings.config), "messages": os.path.abspath(settings.messages),
-            "state": settings.state, "logs": self._logs, "keeper": self.hands.pid,
+            "problems": [printable(problem) for problem in self._problems.values()],
+            "config": printable(os.path.abspath(settings.config)),
+            "messages": printable(os.path.abspath(settings.messages)),
+            "state": printable(settings.state), "logs": printable(self._logs), "keeper": self.hands.pid,
         }  # fmt: skip
         try:
             write_whole(f"{settings.state}/supervisor.json", msgspec.json.encode(about))
@@ -291,6 +320,7 @@ class Supervisor(Service):
             self._perform(name, known, effect)
         if known.process is not None and known.process is not before:
             self._changed(name, known, before)
+        self.notifier.status()
 
     def _perform(self, name: str, known: Known, effect: Effect) -> None:
         assert known.process is not None
@@ -317,7 +347,8 @@ class Supervisor(Service):
             policy = known.process.policy  # type: ignore[union-attr]
             memo = [definition.generation, definition.digest, msgspec.to_builtins(policy)]
             order |= {"name": name, "number": number, "memo": memo, "cgroup": self.settings.cgroup}
-            order |= while_running(definition, policy)
+            log = plan(name, definition.config.log, order["cwd"], order["uid"], order["gid"])
+            order |= while_running(definition, policy) | {"follow": msgspec.to_builtins(log)}
             self.instances[identity] = (name, number)
             self.hands.start(identity, order)
         except launch.Impossible as impossible:
@@ -342,7 +373,7 @@ class Supervisor(Service):
     def _refused(self, name: str, identity: str, number: int, why: str) -> None:
         self.instances.pop(identity, None)
         self._remove_snapshot(identity)
-        how = Exit(refused=why)
+        how = Exit(refused=printable(why))
         self.events.append((name, lifecycle.Ended(number, how, empty=True, luck=random.random())))
         self._note_exit(name, self.known[name], identity, number, how, {"at": time.time()})
 
@@ -455,6 +486,7 @@ class Supervisor(Service):
         """The truth about both directories."""
         self._watcher.arm(self.settings.config)
         self._watcher.arm(self.settings.messages)
+        self._show_lock()
         if self._undescribed:
             self._describe_ourselves()
         self.records.retry()
@@ -648,6 +680,7 @@ class Supervisor(Service):
     def _apply(self, name: str, known: Known) -> None:
         """Make the process agree with its definition."""
         self.records.changed(name)
+        self.notifier.status()
         self._memory.concern(name)
         if known.definition is None and known.problem is not None:
             return  # not a process, or adopted, and then it goes on with what it was started from
@@ -663,9 +696,7 @@ class Supervisor(Service):
         event = change(known.applied, found)
         known.applied = found
         if event is not None:
-            if known.definition is not None and known.identity is not None:
-                settings = while_running(known.definition, found.policy if found else known.process.policy)
-                self.hands.order({"do": "log", "name": name, "id": known.identity, **settings})
+            self.output.resettle(name, known, found.policy if found else known.process.policy)
             if isinstance(event, lifecycle.Removed) and known.file in self.definitions:
                 event = lifecycle.Removed(
                     "there are to be fewer instances" if known.index is not None else "it has instances"
@@ -703,7 +734,7 @@ class Supervisor(Service):
             del self.known[name]
             self._memory.concern(name)
             self.happened("gone", name, reason=reason)
-            self.follower.forget(name)
+            self.output.follower.forget(name)
             self.chronicle.history.forget(name)
             self._dropped.append(name)
         self.records.changed(name)
@@ -714,7 +745,11 @@ class Supervisor(Service):
     # the keeper
 
     def _report(self, message: dict[str, Any]) -> None:
-        self.guarded(getattr(self, "_on_" + message["is"], self._on_anything), message)
+        self.guarded(self._hear, message)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        message = checked(message)
+        getattr(self, "_on_" + message["is"], self._on_anything)(message)
 
     def _on_anything(self, message: dict[str, Any]) -> None:
         """What a keeper of a later version says is not for us."""
@@ -737,7 +772,9 @@ class Supervisor(Service):
     def _on_welcome(self, message: dict[str, Any]) -> None:
         """Agree with the keeper about what runs."""
         if self.hands.replace_keeper(message):
+            self.output.drop_told()
             return  # it comes again, in our version
+        self.output.welcome(message["held"])
         self._problem("keeper", self.hands.problem)
         self.orphans.reap()
         held = sorted(message["held"], key=lambda one: (one["name"], one["number"]))
@@ -774,14 +811,17 @@ class Supervisor(Service):
             self._exit_code = None  # it had come; what begins now is another life, of a container perhaps
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.settings.state}/ending")
-        self.follower.catch_up({one["name"] for one in held if not one["empty"]})
+        self.output.follower.catch_up({one["name"] for one in held if not one["empty"]})
         # The files first: what was removed meanwhile is not started again because its instance has ended.
         told, self.events = self.events, deque()
         if not self.quitting:
             self._apply_all()
         self.events += told
+        self.output.forget_strangers()
         with contextlib.suppress(OSError):
             self.chronicle.history.prune(self.known)
+        if self.settings.config not in self._problems:
+            self.output.attic.look()
         for name in [name for name in self._earlier if name not in self.known]:
             del self._earlier[name]
             self.records.changed(name)
@@ -793,6 +833,7 @@ class Supervisor(Service):
             self.drain_events()
             self.quitting = False
             self.quit()
+        self.notifier.begun()
         self.reactor.callLater(0, self._scan_periodically)
 
     def _meet(self, one: dict[str, Any]) -> None:
@@ -826,6 +867,11 @@ class Supervisor(Service):
             self.hands.meet(identity, one["pid"], one.get("began"), old=True)
         if known.identity == identity and one["alive"]:
             self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
+            generation, digest, _ = one["memo"]
+            applied = known.applied
+            if applied is not None and applied.generation == generation and applied.digest != digest:
+                # Live keys have changed since it was started, which a keeper that was started later does not know.
+                self.output.resettle(name, known, applied.policy)
         if ended is not None:
             self._on_exited({**one, "again": True})
         if known.identity == identity and not self.replacing.was_handed(name, number):
@@ -845,8 +891,10 @@ class Supervisor(Service):
 
     def _adopt(self, name: str, known: Known, one: dict[str, Any]) -> None:
         former = known.process
-        generation, digest, policy = one["memo"]
-        policy = msgspec.convert(policy, Policy)
+        try:
+            generation, digest, policy = msgspec.convert(one["memo"], tuple[str, str, Policy])
+        except msgspec.ValidationError:  # whatever it was started from, it is not the present definition
+            generation, digest, policy = "", "", self.settings.policy
         memory = None
         if (status := self._earlier.pop(name, None)) is not None:
             known.last_exit, memory = status.last_exit, memory_of(status)
@@ -895,6 +943,7 @@ class Supervisor(Service):
         if known is None or known.identity != message["id"]:
             return
         reach("started.told")
+        self.output.started(name, known, message)
         self.hands.meet(message["id"], message["pid"], message.get("began"), old=False)
         known.pid = message["pid"]
         self._by_pid[message["pid"]] = name
@@ -969,7 +1018,8 @@ class Supervisor(Service):
             signal=last.signal, core=last.core, oom=last.oom, cpu=last.cpu, rss_kb=last.rss_kb, text=last.text,
             reason=known.process.reason if stopped and known.process else "",
         )  # fmt: skip
-        self.chronicle.note(name, record, about.get("since", 0) if ran else None, again)
+        since = {"since": 0} | {key: about[key] for key in ("since", "since_stderr") if key in about}
+        self.chronicle.note(name, record, since if ran else None, again)
 
     def _record_exits(self, last: bool = False) -> None:
         """Write down how instances ended; only then, or at our own end, may the keeper forget them."""
@@ -992,23 +1042,10 @@ class Supervisor(Service):
         self._memory.measured(message["sizes"])
 
     def _on_trouble(self, message: dict[str, Any]) -> None:
-        known = self.known.get(message["name"])
-        if known is not None and known.trouble != message["why"]:
-            known.trouble = message["why"]
-            healed = f"its output is written again; {message['dropped']} bytes of it were dropped"
-            _log.error("{name}: {why}", name=message["name"], why=message["why"] or healed)
-            self.records.changed(message["name"])
-
-    # output
+        self.output.trouble(message)
 
     def _on_output(self, message: dict[str, Any]) -> None:
-        self.follower.output(message["name"], message["from"], message["to"], message["last"])
-        if message["name"] not in self.known:
-            self.follower.forget(message["name"])  # once that is forwarded
-
-    def _forwarded(self, name: str, offset: int) -> None:
-        self.hands.order({"do": "read", "name": name, "to": offset})
-        self.hands.flush()
+        self.output.written(message)
 
     # requests
 
@@ -1040,7 +1077,7 @@ class Supervisor(Service):
         process, applied, definition = known.process, known.applied, known.definition
         shown = name if problem_with_name(name) is None else printable(name)
         wall, now = time.time(), self.reactor.seconds()
-        notes = ((known.trouble,) if known.trouble else ()) + self.records.trouble(name)
+        notes = (*known.troubles.values(), *self.records.trouble(name))
         if process is None:
             return Status(
                 name=shown, state="FATAL", wanted="up", pid=None, instance=0, since=wall, started=None, restarts=0,
@@ -1100,6 +1137,7 @@ class Supervisor(Service):
         again = self.quitting
         if not again:
             _log.info("stopping every process: {live} run", live=self._live)
+            self.notifier.stopping()
             self.happened("supervisor", reason="stopping")
             self.records.slow_down()
             self.inbox.closed = True
@@ -1135,7 +1173,7 @@ class Supervisor(Service):
         if self._live:
             return
         if self.hands.agreed and not self.hands.leaving:
-            self.follower.when_idle(self._let_the_keeper_go)
+            self.output.follower.when_idle(self._let_the_keeper_go)
 
     def _let_the_keeper_go(self) -> None:
         self._record_exits(last=True)

@@ -51,6 +51,7 @@ class Replacing:
             self._stay(file_name, why)
             return
         self._under_way = True
+        colony.notifier.reloading()
         _log.info("upgrading: trying out the installed version")
         if file_name is not None:
             colony.inbox.answer(file_name, Answer(accepted=True, state="accepted"))
@@ -92,6 +93,8 @@ class Replacing:
     def _stay(self, file_name: str | None, why: str) -> None:
         upgrade.hear_signals()
         self._have_patience()
+        if not self._under_way:
+            self._colony.notifier.ready()
         _log.error("cannot upgrade: {why}; {version} goes on", why=why, version=__version__)
         if file_name is not None:
             self._colony.inbox.answer(file_name, Answer(accepted=True, state="failed", why=f"cannot upgrade: {why}"))

@@ -50,12 +50,12 @@ class Desk:
         try:
             self._act_on(file_name, message)
         except Exception as error:  # noqa: BLE001
-            _log.failure("cannot do what message {file_name} asks", file_name=file_name)
+            _log.failure("cannot do what message {file_name} asks", file_name=printable(file_name))
             self._colony.inbox.answer(file_name, Answer(accepted=True, state="failed", why=f"cannot do it: {error}"))
 
     def fail(self, file_name: str, why: str) -> None:
         """Answer that it cannot be done."""
-        _log.error("message {file_name}: {why}", file_name=file_name, why=why)
+        _log.error("message {file_name}: {why}", file_name=printable(file_name), why=printable(why))
         self._colony.inbox.answer(file_name, Answer(accepted=False, state="failed", why=why))
 
     def _act_on(self, file_name: str, message: Message) -> None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import stat
 import time
 from collections.abc import Callable, Iterable
 
+from . import trust
+
 # A config file or message larger than this is a Problem (DESIGN 2).
 LARGEST = 1 << 20
-
-
-_serial = itertools.count()
 
 
 class Unreadable(Exception):
     """A directory entry that cannot be used as a file; the text says why, in the user's words."""
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes, mode: int = 0o666) -> None:
+def write_whole(path: str | os.PathLike[str], data: bytes, mode: int = 0o644) -> None:
     """Write `data` to `path` so that a reader sees the old content or the new, never a part.
 
     The bytes go to a name of our own beside it first, which is removed again when writing fails. `mode` is before
@@ -30,7 +28,8 @@ def write_whole(path: str | os.PathLike[str], data: bytes, mode: int = 0o666) ->
     :raises OSError: when the directory is missing, full or may not be written.
     """
     target = os.fspath(path)
-    temporary = os.path.join(os.path.dirname(target), f".{os.getpid()}-{next(_serial)}.new")
+    # By chance, so that nobody with whom we share the directory can have taken the name.
+    temporary = os.path.join(os.path.dirname(target), f".{os.getpid()}-{os.urandom(8).hex()}.new")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
@@ -51,7 +50,8 @@ def sweep(directory: str) -> None:
     with contextlib.suppress(OSError), os.scandir(directory) as listing:
         for found in listing:
             writer, _, rest = found.name.removeprefix(".").partition("-")
-            if found.name.startswith(".") and rest.endswith(".new") and writer.isdigit() and not _is_there(int(writer)):
+            is_ours = found.name.startswith(".") and rest.endswith(".new") and writer.isdecimal()
+            if is_ours and not _is_there(int(writer)):
                 os.unlink(found.path)
 
 
@@ -84,7 +84,7 @@ _RACY_NS = 50_000_000
 
 
 class Entry:
-    """One file as it was last seen: its content, or why there is none to use."""
+    """One file as it was last seen: its content, and why it is not to be used. What cannot be read has no content."""
 
     __slots__ = ("data", "mtime_ns", "signature", "why")
 
@@ -99,6 +99,7 @@ class Directory:
     """A directory of small files, compared with how it was. Unchanged files are not read again."""
 
     def __init__(self, path: str, ignored: Callable[[str], bool], strict: bool = False) -> None:
+        """`strict`: what anybody could have put there is not read, but a problem."""
         self.path, self.ignored, self.strict = path, ignored, strict
         self.seen: dict[str, _Signature | None] = {}
         self._open_to_all = ""
@@ -108,7 +109,7 @@ class Directory:
 
         :raises OSError: when the directory cannot be listed; what was known then stays known.
         """
-        open_to_all = self._why_not_trusted(self.path, os.stat(self.path)) if self.strict else ""
+        open_to_all = trust.why_open(self.path) if self.strict else ""
         if open_to_all != self._open_to_all:
             self._open_to_all = open_to_all
             self.seen = dict.fromkeys(self.seen)
@@ -159,16 +160,23 @@ class Directory:
             return _SAME
         racy = abs(time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns)) < _RACY_NS
         signature = None if racy else exact
+        return self._entry(path, found, signature)
+
+    def _entry(self, path: str, found: os.stat_result, signature: _Signature | None) -> Entry | None:
+        """What there is to say of a file; None when it is gone."""
         try:
-            self._check(path, found)
-            data = read_small(path)
+            why = self._why_not_trusted(path, found)
+            data = self._read(path)
         except Unreadable as problem:
             return Entry(signature, found.st_mtime_ns, None, str(problem))
         except FileNotFoundError:
             return None
         except OSError as error:  # perhaps ours, such as too many open files: look again
             return Entry(None, found.st_mtime_ns, None, error.strerror or str(error))
-        return Entry(signature, found.st_mtime_ns, data, "")
+        return Entry(signature, found.st_mtime_ns, data, why)
+
+    def _read(self, path: str) -> bytes:
+        return read_small(path)
 
     def _dangling(self, path: str, known: _Signature | None) -> Entry | None:
         try:
@@ -178,30 +186,64 @@ class Directory:
         signature = (found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino)
         return _SAME if signature == known else Entry(signature, found.st_mtime_ns, None, "a symbolic link to nothing")
 
-    def _check(self, path: str, found: os.stat_result) -> None:
-        if self.strict and (why := self._open_to_all or self._why_not_trusted(path, found)):
-            raise Unreadable(why)
+    def _why_not_trusted(self, path: str, found: os.stat_result) -> str:
+        """Why it is not believed what the file says, or ""."""
+        why = (self._open_to_all or trust.why_not_trusted(path, found)) if self.strict else ""
+        return f"{why}; --no-strict-modes would allow it" if why else ""
 
-    @staticmethod
-    def _why_not_trusted(path: str, found: os.stat_result) -> str:
-        """Why a root supervisor does not run what the file says, or ""."""
-        sticky_directory = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-        if not found.st_mode & 0o002 or sticky_directory:
-            return ""
+
+class Tray(Directory):
+    """A directory in which others may put files for us: read one at a time, and no link of theirs is followed."""
+
+    def _look(self, name: str, known: _Signature | None) -> Entry | None:
+        path = f"{self.path}/{name}"
         with contextlib.suppress(OSError):
-            if os.statvfs(path).f_flag & os.ST_RDONLY:
-                return ""
-        return f"anybody may write {path} (mode {found.st_mode & 0o7777:o}); --no-strict-modes would allow it"
+            found = os.lstat(path)
+            if why := _why_not_followed(found):
+                signature = (found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino)
+                return _SAME if signature == known else Entry(signature, found.st_mtime_ns, None, why)
+        return super()._look(name, known)
+
+    def _entry(self, path: str, found: os.stat_result, signature: _Signature | None) -> Entry | None:
+        """Of the file's time only; `open` tells the rest."""
+        return Entry(signature, found.st_mtime_ns, None, "")
+
+    def open(self, name: str, entry: Entry) -> Entry | None:
+        """The entry with what is in the file now; None when it is gone."""
+        if entry.why:
+            return entry
+        path = f"{self.path}/{name}"
+        try:
+            return super()._entry(path, os.stat(path), entry.signature)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return Entry(None, entry.mtime_ns, None, error.strerror or str(error))
+
+    def _read(self, path: str) -> bytes:
+        found = os.lstat(path)
+        if not stat.S_ISLNK(found.st_mode):
+            return read_small(path, os.O_NOFOLLOW)  # nor a link that has taken its place meanwhile
+        if why := _why_not_followed(found):
+            raise Unreadable(why)
+        return read_small(path)
 
 
-def read_small(path: str) -> bytes:
-    """The content of a regular file of at most 1 MiB. Never blocks.
+def _why_not_followed(found: os.stat_result) -> str:
+    """Why a symbolic link is not followed, or "": it may lead to what we may read and its owner may not."""
+    if not stat.S_ISLNK(found.st_mode) or found.st_uid in (0, os.geteuid()):
+        return ""
+    return f"a symbolic link of user {found.st_uid}"
+
+
+def read_small(path: str, flags: int = 0) -> bytes:
+    """The content of a regular file of at most 1 MiB. Never blocks. `flags` are more flags of open(2).
 
     :raises Unreadable: for what is not a regular file, or larger.
     :raises OSError: as open and read do.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | flags)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
             raise Unreadable("not a regular file") from None

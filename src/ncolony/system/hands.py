@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..keeper.kernel import PASSED_ON, pidfd_open, reach
-from ..keeper.wire import PROTOCOL, Unpacker, pack
+from ..keeper.wire import PROTOCOL, STDERR, Unpacker, pack
 from .orphans import find_marked, start_time
 
 _log = Logger(namespace="ncolony")
@@ -34,8 +34,8 @@ _SEND_AT = 1 << 14
 _RETRY_S = (0.05, 5.0)
 # Descriptors that are not for instances: for logs that are forwarded, and for files and sockets of all kinds.
 _LOGS, _RESERVED = 64, 26
-# In which version of the protocol an order appeared: an older keeper is not given it.
-_SINCE = {"patience": 2, "tree": 2, "upgrade": 2, "memory": 3}
+# In which version of the protocol an order appeared: an older keeper is not given it. "split" is part of a start.
+_SINCE = {"patience": 2, "tree": 2, "upgrade": 2, "split": 3, "memory": 3}
 # How long a keeper of our version may take to show that it can be run.
 _TRIAL_S = 20.0
 Message = dict[str, Any]
@@ -62,7 +62,8 @@ class Hands:
         self._peer: socket.socket | None = None
         self._unpacker, self._out = Unpacker(), bytearray()
         self._retry = _RETRY_S[0]
-        self.fifos: dict[str, int] = fifos or {}  # identity -> its pipe, held so that nothing in it is ever lost
+        # Name -> pipe, held so that nothing in it is ever lost. The names are identities; see STDERR for others.
+        self.fifos: dict[str, int] = fifos or {}
         # identity -> pidfd of an instance whose parent we do not become should its keeper die: the next keeper, which
         # inherits it, can tell how it ended all the same.
         self._pidfds: dict[str, int] = {}
@@ -210,34 +211,45 @@ class Hands:
             self._reactor.removeWriter(self)
 
     def start(self, identity: str, order: Message) -> None:
-        """Start an instance. We hold its FIFO from before it writes, so that no keeper's death loses its output.
+        """Start an instance. We hold its FIFOs from before it writes, so that no keeper's death loses its output.
 
-        :raises OSError: when the FIFO cannot be made.
+        :raises OSError: when a FIFO cannot be made.
         """
-        path = f"{self._state}/fifo/{identity}"
         reach("spawn.named")
-        if not self._make_room():
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        os.mkfifo(path, 0o600)
-        reach("spawn.fifo")
+        made = []
         try:
-            fifo = self.fifos[identity] = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-            if order["uid"] is not None or order["gid"] is not None:
-                # So that the program can open its /dev/stdout again as the user it becomes.
-                os.fchown(fifo, -1 if order["uid"] is None else order["uid"], order["gid"])
+            for name in _pipes(identity)[: 2 if self._splits(order) else 1]:
+                if not self._make_room():
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                os.mkfifo(f"{self._state}/fifo/{name}", 0o600)
+                made.append(name)
+                reach("spawn.fifo")
+                fifo = self.fifos[name] = self._open_fifo(name)
+                if order["uid"] is not None or order["gid"] is not None:
+                    # So that the program can open its /dev/stdout again as the user it becomes.
+                    os.fchown(fifo, -1 if order["uid"] is None else order["uid"], order["gid"])
         except OSError:
             self.release(identity)
-            os.unlink(path)
+            for name in made:
+                os.unlink(f"{self._state}/fifo/{name}")
             raise
         self.order({"do": "start", "id": identity, **order})
         reach("spawn.ordered")
 
     def hold(self, identity: str) -> None:
-        """Hold the FIFO of an instance that an earlier supervisor started."""
-        if identity not in self.fifos:
-            self._make_room()
-            with contextlib.suppress(OSError):
-                self.fifos[identity] = os.open(f"{self._state}/fifo/{identity}", os.O_RDWR | os.O_NONBLOCK)
+        """Hold the FIFOs of an instance that an earlier supervisor started."""
+        for name in _pipes(identity):
+            if name not in self.fifos:
+                self._make_room()
+                with contextlib.suppress(OSError):
+                    self.fifos[name] = self._open_fifo(name)
+
+    def _splits(self, order: Message) -> bool:
+        """Whether the keeper will keep the streams apart; an older one cannot."""
+        return bool((order.get("log") or {}).get("split")) and self.protocol >= _SINCE["split"]
+
+    def _open_fifo(self, name: str) -> int:
+        return os.open(f"{self._state}/fifo/{name}", os.O_RDWR | os.O_NONBLOCK)
 
     def meet(self, identity: str, pid: int, began: int | None, old: bool) -> None:
         """An instance runs; `old`: since before this connection. See `_pidfds`."""
@@ -266,7 +278,7 @@ class Hands:
                     self.meet(identity, steps["record"]["pid"], steps["record"]["began"], old=True)
                 else:
                     unrecorded.add(identity)
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue
         for identity, pid in find_marked(unrecorded).items():
             began = start_time(pid)
@@ -274,9 +286,10 @@ class Hands:
             self._records[identity] = pid, began
 
     def release(self, identity: str) -> None:
-        """The instance is over: its FIFO is not needed any more."""
-        for held in (self.fifos, self._pidfds):
-            if (descriptor := held.pop(identity, None)) is not None:
+        """The instance is over: its FIFOs are not needed any more."""
+        held = [self.fifos.pop(name, None) for name in _pipes(identity)]
+        for descriptor in (*held, self._pidfds.pop(identity, None)):
+            if descriptor is not None:
                 os.close(descriptor)
         self._records.pop(identity, None)
 
@@ -297,12 +310,14 @@ class Hands:
 
     def sweep(self, present: set[str]) -> None:
         """Remove what is left of instances that the keeper does not hold: those whose order never reached it."""
-        for identity in (self.fifos.keys() | self._pidfds.keys()) - present:
-            self.release(identity)
+        for identity in {name.removesuffix(STDERR) for name in self.fifos} | self._pidfds.keys():
+            if identity not in present:
+                self.release(identity)
         for directory in ("fifo", "config"):
-            for identity in set(os.listdir(f"{self._state}/{directory}")) - present:
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{self._state}/{directory}/{identity}")
+            for name in os.listdir(f"{self._state}/{directory}"):
+                if name.removesuffix(STDERR) not in present:
+                    with contextlib.suppress(OSError):
+                        os.unlink(f"{self._state}/{directory}/{name}")
 
     def signal(self, identity: str, number: int, scope: str, wake: bool, ack: str = "") -> None:
         """Send a signal to an instance's tree or process; `wake` continues what is stopped.
@@ -366,7 +381,7 @@ class Hands:
             return
         self._retry = _RETRY_S[0]
         for message in messages:
-            if message["is"] == "upgrading":
+            if message.get("is") == "upgrading":
                 self._upgrading = True
             else:
                 self._report(message)
@@ -385,6 +400,11 @@ class Hands:
         return "keeper"
 
 
+def _pipes(identity: str) -> tuple[str, str]:
+    """The names of an instance's FIFOs: of its output, and of its standard error where that is kept apart."""
+    return identity, identity + STDERR
+
+
 def _code() -> str:
     """What tells this version of the keeper from another: its sources and the Python that runs it."""
     digest = hashlib.blake2b(sys.version.encode(), digest_size=8)
@@ -397,11 +417,14 @@ def _code() -> str:
 
 
 class Identities:
-    """Identities of instances: unique in this boot, and sorting by time."""
+    """Identities of instances: unique in this boot, sorting by time, and nothing that others could guess.
+
+    Who bears an identity in its environment belongs to the instance, dies with it, and is waited for.
+    """
 
     def __init__(self) -> None:
         self._last = 0
 
     def new(self) -> str:
         self._last = max(self._last + 1, time.time_ns())
-        return f"{self._last:016x}"
+        return f"{self._last:016x}{os.urandom(8).hex()}"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import os
 from collections import deque
 from collections.abc import Callable, Container
 
 import msgspec
 
+from ..keeper.kept import older
 from ..keeper.kernel import reach
 from ..model.history import Record, decode
-from ..model.names import is_ignored
+from ..model.names import DECEPTIVE, is_ignored
 from .files import write_whole
+from .times import Times
 
 # What one file holds at most. When it is full the newest records that fit into half of it are kept, so that most
 # exits cost one appended line and not a whole file.
@@ -25,8 +28,11 @@ _LINES = 20
 _MOST_WAITING = 1000
 _LONGEST_LINE = 200
 _TAIL_BYTES = 1 << 13
-# As in our own log: control characters but the tab, and the C1 controls that terminals act on.
+# What is decompressed for the sake of its end: 50 ms of work.
+_MOST_UNPACKED = 1 << 24
+# As in our own log: control characters but the tab, the C1 controls that terminals act on, and what deceives.
 _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
+_ESCAPED |= {ord(character): f"\\u{ord(character):04x}" for character in DECEPTIVE}
 
 
 class History:
@@ -48,7 +54,7 @@ class History:
         try:
             file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except FileNotFoundError:  # the directory was taken away
-            os.makedirs(self._directory, mode=0o755, exist_ok=True)
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             size = os.lseek(file, 0, os.SEEK_END)
@@ -137,10 +143,13 @@ class Chronicle:
     def __init__(self, state: str, logs: str, problem: Callable[[str, str], object]) -> None:
         self.history = History(f"{state}/history")
         self._state, self._logs, self._problem = state, logs, problem
-        self._waiting: deque[tuple[str, Record, int | None]] = deque()
+        self._waiting: deque[tuple[str, Record, dict[str, int] | None]] = deque()
 
-    def note(self, name: str, record: Record, since: int | None, again: bool) -> None:
-        """Note an end. `since`: where its output begins in the log, if it had any; `again`: it may be noted already."""
+    def note(self, name: str, record: Record, since: dict[str, int] | None, again: bool) -> None:
+        """Note an end; `again`: it may be noted already.
+
+        `since`: where its output begins in its logs, if it had any (see Instance.since of the keeper).
+        """
         if not (again and self.history.has(name, record.id)):
             self._waiting.append((name, record, since))
 
@@ -155,8 +164,7 @@ class Chronicle:
             reach("exited.decided")
             name, record, since = self._waiting[0]
             if since is not None:
-                lines = last_lines(f"{self._logs}/{name}", since=since)
-                record = msgspec.structs.replace(record, lines=lines)
+                record = msgspec.structs.replace(record, lines=self._lines(name, since))
             try:
                 self.history.add(name, record)
             except OSError as error:
@@ -167,6 +175,17 @@ class Chronicle:
         while len(self._waiting) > _MOST_WAITING:
             self._waiting.popleft()
         self._problem("history", problem)
+
+    def _lines(self, name: str, since: dict[str, int]) -> tuple[str, ...]:
+        """The last lines of its output; of two streams, in the order in which they were printed."""
+        directory = f"{self._logs}/{name}"
+        if "since_stderr" not in since:
+            return last_lines(directory, since=since["since"])
+        found = [
+            *timed_lines(directory, since["since"]),
+            *timed_lines(f"{directory}/stderr", since["since_stderr"]),
+        ]
+        return tuple(line for _, line in sorted(found, key=lambda one: one[0])[-_LINES:])
 
 
 def _newest(lines: list[bytes], line: bytes) -> list[bytes]:
@@ -187,45 +206,77 @@ def last_lines(directory: str, count: int = _LINES, since: int = 0) -> tuple[str
     Offsets count all bytes that the process ever printed, as the names of the rotated files do. Looks at 8 KiB at most.
     What cannot be read is left out.
     """
-    data, torn = _tail(directory, since)
-    lines = data.split(b"\n")
+    return tuple(line for _, line in _shown(directory, count, since))
+
+
+def timed_lines(directory: str, since: int) -> list[tuple[int, str]]:
+    """The same, each with when it was printed, in nanoseconds."""
+    lines = _shown(directory, _LINES, since)
+    if not lines:
+        return []
+    times = Times(directory, lines[0][0] - 1, lines[-1][0])
+    return [(times.of(end), line) for end, line in lines]
+
+
+def _shown(directory: str, count: int, since: int) -> list[tuple[int, str]]:
+    """The last lines as they are shown, each with the offset at which it ends."""
+    data, at, torn = _tail(directory, since)
+    end, lines = at + len(data), data.split(b"\n")
     if lines[-1] == b"":
         lines.pop()
     if torn and len(lines) > 1:
-        del lines[0]
+        at += len(lines.pop(0)) + 1
         torn = False
-    shown = [line.decode("utf-8", "backslashreplace").translate(_ESCAPED) for line in lines[-count:]]
-    if torn and shown:
-        return ("…" + shown[0][1 - _LONGEST_LINE :],)
-    return tuple(line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…" for line in shown)
+    found = []
+    for line in lines:
+        at = min(at + len(line) + 1, end)
+        shown = line.decode("utf-8", "backslashreplace").translate(_ESCAPED)
+        if torn:
+            shown = "…" + shown[1 - _LONGEST_LINE :]
+        elif len(shown) > _LONGEST_LINE:
+            shown = shown[: _LONGEST_LINE - 1] + "…"
+        found.append((at, shown))
+    return found[-count:]
 
 
-def _tail(directory: str, since: int) -> tuple[bytes, bool]:
-    """The last bytes of a log from `since` on, and whether they begin in the middle of something."""
+def _tail(directory: str, since: int) -> tuple[bytes, int, bool]:
+    """The last bytes of a log from `since` on, their offset, and whether they begin in the middle of something."""
     # Read before the names are listed: should a new file begin meanwhile, too little is found, and nothing wrong.
     begin = int.from_bytes(_read(f"{directory}/current.index", 0, 8), "big")
     try:
-        names = [name for name in os.listdir(directory) if name.endswith(".log") and name[:-4].isdigit()]
-        newest = max(names, default="")
-        ended = int(newest[:-4]) + os.stat(f"{directory}/{newest}").st_size if newest else 0
+        kept = older(directory)
     except OSError:
-        return b"", False
+        return b"", since, False
+    newest, size = kept[-1] if kept else (0, 0)
+    ended = newest + size
     begin = max(begin, ended)
     data, at = _end_of(f"{directory}/current", begin, since, _TAIL_BYTES)
-    if newest and since < at == ended and len(data) < _TAIL_BYTES:
-        begin = int(newest[:-4])
-        more, at = _end_of(f"{directory}/{newest}", begin, since, _TAIL_BYTES - len(data))
+    if kept and since < at == ended and len(data) < _TAIL_BYTES:
+        begin = newest
+        more, at = _end_of(f"{directory}/{newest:020d}.log", begin, since, _TAIL_BYTES - len(data), size)
         data = more + data
-    return data, at not in (begin, since)
+    return data, at, at not in (begin, since)
 
 
-def _end_of(path: str, begin: int, since: int, room: int) -> tuple[bytes, int]:
+def _end_of(path: str, begin: int, since: int, room: int, size: int | None = None) -> tuple[bytes, int]:
     """The last `room` bytes of the file that begins at offset `begin`, but none before `since`; and their offset."""
     try:
-        start = max(since - begin, os.stat(path).st_size - room, 0)
+        start = max(since - begin, (os.stat(path).st_size if size is None else size) - room, 0)
     except OSError:
         start = max(since - begin, 0)
-    return _read(path, start, room), begin + start
+    return _read(path, start, room) or _read_compressed(path, start, room), begin + start
+
+
+def _read_compressed(path: str, start: int, length: int) -> bytes:
+    """A part of what was a file before it was compressed; nothing where that would take long."""
+    if start > _MOST_UNPACKED:
+        return b""
+    try:
+        with gzip.open(f"{path}.gz") as file:
+            file.seek(start)
+            return file.read(length)
+    except (OSError, EOFError):
+        return b""
 
 
 def _read(path: str, start: int, length: int) -> bytes:

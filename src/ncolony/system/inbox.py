@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -14,14 +15,18 @@ from ..decide.answer import Goal, Verdict, verdict
 from ..decide.lifecycle import Process
 from ..keeper.kernel import reach
 from ..model.config import Problem
-from ..model.message import Answer, Message, decode
+from ..model.message import Answer, Message, decode, decode_answer
 from ..model.names import is_ignored, printable
-from .files import Directory, Entry, write_whole
+from .files import Entry, Tray, write_whole
 
 _log = Logger(namespace="ncolony")
 # Somebody may still be writing a message that makes no sense; after this long without a change nobody is.
 _STILL_S = 2.0
 _ANSWERS_KEPT_S = 3600.0
+# At most so many answers, and messages that made no sense, the newest: whoever may send them is not to fill the disk.
+_MOST_ANSWERS, _MOST_REJECTED = 10_000, 1000
+# What tells one version of a message from another.
+_Mark = tuple[int, bytes]
 
 
 class Inbox:
@@ -36,15 +41,16 @@ class Inbox:
         problem: Callable[[str, str], object],
     ) -> None:
         self._reactor, self._act, self._problem = reactor, act, problem
-        self._directory = Directory(messages, is_ignored)
+        self._directory = Tray(messages, is_ignored)
         self._answers, self._rejected = f"{state}/answers", f"{state}/rejected"
-        self._odd: dict[str, tuple[int, bytes | None, float]] = {}
+        self._odd: dict[str, tuple[_Mark, float]] = {}
         self._given: dict[str, float] = {}  # answer -> when it was given, the oldest first
         self._first = True
+        self._aside = dict.fromkeys(_oldest_first(self._rejected))  # what was set aside
         self.answered: Callable[[str, Answer], object] = lambda name, answer: None
         self.closed = False  # a supervisor that is ending takes no more requests
         self._unwritten: dict[str, Answer] = {}
-        self._stuck: dict[str, tuple[int, bytes | None]] = {}  # handled, but they cannot be removed
+        self._stuck: dict[str, _Mark] = {}  # handled, but they cannot be removed
 
     def scan(self, names: Iterable[str] | None = None) -> None:
         """Handle what is new: of all files, or of these.
@@ -57,39 +63,41 @@ class Inbox:
             if entry is None:
                 self._odd.pop(name, None)
                 self._stuck.pop(name, None)
-        for _, name, entry in sorted(arrived, key=lambda item: item[:2]):
-            self._take(name, entry)
+        for _, name, seen in sorted(arrived, key=lambda item: item[:2]):
+            # One at a time: whoever may send messages is not to fill our memory.
+            if (opened := self._directory.open(name, seen)) is not None:
+                self._take(name, opened)
         self._first = False
         self._expire()
 
     def _take(self, name: str, entry: Entry) -> None:
         if self._first and self._answered(name, entry):
             if not self.remove(name):
-                self._stuck[name] = (entry.mtime_ns, entry.data)
+                self._stuck[name] = _mark(entry)
             return
         message = Problem(name, "", entry.why) if entry.data is None else decode(name, entry.data)
         if isinstance(message, Problem):
             self._doubt(name, entry, f"{message.key}: {message.why}" if message.key else message.why)
             return
         self._odd.pop(name, None)
-        if self._stuck.get(name) == (entry.mtime_ns, entry.data):
+        if self._stuck.get(name) == _mark(entry):
             return
         reach("message.read")
         self._act(name, message)
         reach("message.acted")
         if not self.remove(name):
-            self._stuck[name] = (entry.mtime_ns, entry.data)
+            self._stuck[name] = _mark(entry)
 
     def _answered(self, name: str, entry: Entry) -> bool:
         """An earlier supervisor has done what this very message asks, and died before it removed it."""
         path = f"{self._answers}/{name}"
         try:
             with open(path, "rb") as file:
-                answer = msgspec.json.decode(file.read(), type=Answer)
+                answer = decode_answer(file.read())
             # One that was accepted is carried on with: see Requests.resume.
-            over = answer.state != "accepted" or bool(answer.goal)
+            over = answer is not None and (answer.state != "accepted" or bool(answer.goal))
             return os.stat(path).st_mtime_ns >= entry.mtime_ns and over
-        except (OSError, msgspec.DecodeError):
+        except OSError:
             return False
 
     def remove(self, name: str) -> bool:
@@ -108,7 +116,8 @@ class Inbox:
     def obviate(self, kind: type[Message]) -> None:
         """Answer and remove the messages of a kind that ask for what is done already."""
         with contextlib.suppress(OSError):
-            for name, entry in self._directory.scan().items():
+            for name, seen in self._directory.scan().items():
+                entry = None if seen is None else self._directory.open(name, seen)
                 if entry is not None and entry.data is not None and isinstance(decode(name, entry.data), kind):
                     self.answer(name, Answer(accepted=True, state="done"))
                     self.remove(name)
@@ -117,10 +126,10 @@ class Inbox:
         """Set the message aside, unless it changes within 2 s."""
         known = self._odd.get(name)
         now = self._reactor.seconds()
-        if known is None or known[:2] != (entry.mtime_ns, entry.data):
-            self._odd[name] = (entry.mtime_ns, entry.data, now)
+        if known is None or known[0] != _mark(entry):
+            self._odd[name] = (_mark(entry), now)
             self._reactor.callLater(_STILL_S, self._again, name)
-        elif now - known[2] >= _STILL_S:
+        elif now - known[1] >= _STILL_S:
             del self._odd[name]
             self._reject(name, why)
 
@@ -138,7 +147,15 @@ class Inbox:
             os.rename(source, target)
         except OSError:  # another filesystem, or a read-only one
             if not self.remove(name):
-                self._stuck[name] = (0, None)
+                self._stuck[name] = (0, b"")
+        self._aside.pop(name, None)
+        self._aside[name] = None
+        while len(self._aside) > _MOST_REJECTED:
+            oldest = next(iter(self._aside))
+            del self._aside[oldest]
+            for path in (f"{self._rejected}/{oldest}", f"{self._rejected}/{oldest}.reason"):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
     def answer(self, name: str, answer: Answer) -> None:
         """Write the answer to a message; where the disk is full, later."""
@@ -167,9 +184,11 @@ class Inbox:
                 del self._stuck[name]
 
     def _expire(self) -> None:
-        """Remove answers that are older than an hour."""
+        """Remove answers that are older than an hour, or too many."""
         now = self._reactor.seconds()
-        while self._given and now - self._given[name := next(iter(self._given))] > _ANSWERS_KEPT_S:
+        while self._given and (
+            now - self._given[name := next(iter(self._given))] > _ANSWERS_KEPT_S or len(self._given) > _MOST_ANSWERS
+        ):
             del self._given[name]
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._answers}/{name}")
@@ -183,11 +202,26 @@ class Inbox:
         with contextlib.suppress(OSError), os.scandir(self._answers) as listing:
             for found in listing:
                 self._given[found.name] = self._reactor.seconds()
-                with open(found.path, "rb") as file, contextlib.suppress(msgspec.DecodeError):
-                    answer = msgspec.json.decode(file.read(), type=Answer)
-                    if answer.state == "accepted":
+                with contextlib.suppress(OSError), open(found.path, "rb") as file:
+                    answer = decode_answer(file.read())
+                    if answer is not None and answer.state == "accepted":
                         unfinished.append((found.name, answer))
         return unfinished
+
+
+def _mark(entry: Entry) -> _Mark:
+    return entry.mtime_ns, b"" if entry.data is None else blake2b(entry.data, digest_size=16).digest()
+
+
+def _oldest_first(directory: str) -> list[str]:
+    """The names of the messages that an earlier supervisor set aside."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(directory) as listing:
+        for entry in listing:
+            with contextlib.suppress(OSError):
+                name = entry.name.removesuffix(".reason")
+                found.append((entry.stat(follow_symlinks=False).st_ctime_ns, name))
+    return [name for _, name in sorted(found)]
 
 
 class _Request:

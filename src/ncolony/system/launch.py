@@ -6,22 +6,26 @@ import fnmatch
 import grp
 import os
 import pwd
-import re
 from typing import Any
 
 import msgspec
 
 from ..model.config import Definition, ProcessConfig
+from ..model.names import printable
+from ..model.variables import parse_variables
 from .files import Unreadable, read_small
+from .notify import OURS_ALONE
 
 # execve refuses a longer single string (MAX_ARG_STRLEN, 32 pages), its terminating NUL included.
 LONGEST_STRING = 128 * 1024
 # Around the words of an env_file; everything else that Unicode calls white space, or the end of a line, is content.
-_BLANKS = " \t\r"
 
 
 class Impossible(Exception):
     """The process cannot be started as things are; the text says why, in the user's words."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())  # a path may hold anything
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -37,7 +41,8 @@ class Surroundings(msgspec.Struct, frozen=True):
         """Those of this very process."""
         umask = os.umask(0)
         os.umask(umask)
-        return cls(dict(os.environ), os.getcwd(), umask, nofile)
+        environ = {name: value for name, value in os.environ.items() if name not in OURS_ALONE}
+        return cls(environ, os.getcwd(), umask, nofile)
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -86,7 +91,11 @@ def environment(config: ProcessConfig, ours: dict[str, str], cwd: str = "/") -> 
             inherited |= {name: ours[name] for name in ours if fnmatch.fnmatchcase(name, pattern)}
     for name in config.env_files:
         path = os.path.join(cwd, name)
-        inherited |= _variables(path, _read_text("env_file", path))
+        text = _read_text("env_file", path)
+        try:
+            inherited |= parse_variables(text)
+        except ValueError as error:
+            raise Impossible(f"cannot use env_file: {path}, {error}") from None
     secrets = {}
     for name, file in config.env_secret.items():
         path = os.path.join(cwd, file)
@@ -107,29 +116,6 @@ def _read_text(key: str, path: str) -> str:
         raise Impossible(f"cannot read {key}: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise Impossible(f"cannot read {key}: {path}: not UTF-8") from None
-
-
-def _variables(path: str, text: str) -> dict[str, str]:
-    """The lines NAME=VALUE of a file, as systemd, Docker and shells write them.
-
-    Empty lines and those that begin with # are left out, `export` before a name is fine, and one pair of quotes around
-    a value is taken off; within double quotes a backslash escapes a quote, a backslash, a dollar sign and a backtick.
-    """
-    found = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.strip(_BLANKS)
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.removeprefix("export ").lstrip(_BLANKS).partition("=")
-        name, value = name.rstrip(_BLANKS), value.strip(_BLANKS)
-        if not equals or not name or "\0" in line or any(character.isspace() for character in name):
-            raise Impossible(f"cannot use env_file: {path}, line {number}: expected NAME=VALUE")
-        if len(value) >= 2 and value[0] == value[-1] == "'":
-            value = value[1:-1]
-        elif len(value) >= 2 and value[0] == value[-1] == '"':
-            value = re.sub(r'\\(["\\$`])', r"\1", value[1:-1])
-        found[name] = value
-    return found
 
 
 def find_program(program: str, child_path: str | None, our_path: str | None) -> str:

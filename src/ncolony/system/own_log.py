@@ -5,34 +5,33 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import stat
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import msgspec
 from twisted.logger import Logger, globalLogPublisher
 
+from ..keeper.kept import MOST_BYTES
+from .lines import LONGEST_LINE, escaped, whole_characters
+
 _output = Logger(namespace="ncolony.output")
-# A longer line is cut into pieces of this size, each marked.
-LONGEST_LINE = 1 << 16
-# Shown escaped: everything below space but the tab, DEL, and the C1 controls that terminals act on.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 # More than a piece can become in the log: every byte escaped, and 300 bytes around each line.
 _LONGEST_TAIL = 64 << 20
 _LONGEST_RECORD = 1 << 20
+_Offset = Annotated[int, msgspec.Meta(ge=0, le=MOST_BYTES)]
 
 
-def escaped(line: str) -> str:
-    """The line as it can be shown: control characters as \\x1b and the like."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
+def say(name: str, line: bytes, whole: bool, stream: str = "") -> None:
+    """Log one line of a process's output; a piece of a longer one when it is not `whole`.
 
-
-def say(name: str, line: bytes, whole: bool) -> None:
-    """Log one line of a process's output; a piece of a longer one when it is not `whole`."""
+    `stream`: "stdout" or "stderr", where the two are kept apart.
+    """
     text = line.decode("utf-8", "backslashreplace")
     shown = escaped(text)
-    more = {} if whole else {"partial": True}
+    more: dict[str, Any] = {} if whole else {"partial": True}
+    if stream:
+        more["stream"] = stream
     if shown == text:
         _output.info("[{tag}] {line}" if whole else "[{tag}] {line} …", tag=name, line=text, **more)
     else:
@@ -41,18 +40,18 @@ def say(name: str, line: bytes, whole: bool) -> None:
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """What is about to be said: bytes `start` to `end` of a process's log, and where our own log ended before.
+    """What is about to be said: bytes `start` to `end` of a stream, and where our own log ended before.
 
     `partial`: its last line goes on beyond it.
     """
 
     name: str
-    start: int
-    end: int
+    start: _Offset
+    end: _Offset
     partial: bool
     device: int
     inode: int
-    size: int
+    size: _Offset
 
 
 def lines_of(data: bytes, finished: bool) -> tuple[list[tuple[bytes, bool]], int]:
@@ -60,27 +59,22 @@ def lines_of(data: bytes, finished: bool) -> tuple[list[tuple[bytes, bool]], int
 
     `finished`: nothing is added to the last line any more.
     """
-    *whole, rest = data.split(b"\n")
+    taken, goes_on = whole_part(data, finished)
+    *whole, rest = data[:taken].split(b"\n")
     lines = [(line, True) for line in whole]
-    taken = len(data) - len(rest)
-    if finished and rest:
-        lines.append((rest, True))
-        taken = len(data)
-    elif len(rest) >= LONGEST_LINE:
-        part = _whole_characters(rest)
-        lines.append((part, False))
-        taken += len(part)
+    if rest:
+        lines.append((rest, not goes_on))
     return lines, taken
 
 
-def _whole_characters(piece: bytes) -> bytes:
-    """The piece without the beginning of a UTF-8 character at its end."""
-    for back in range(1, 4):
-        first = piece[-back]
-        if first >= 0xC0:
-            length = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
-            return piece if length <= back else piece[:-back]
-    return piece
+def whole_part(data: bytes, finished: bool) -> tuple[int, bool]:
+    """How many of these bytes can be said by now, and whether the last line goes on beyond them. As in `lines_of`."""
+    if finished:
+        return len(data), False
+    end = data.rfind(b"\n") + 1
+    if len(data) - end >= LONGEST_LINE:
+        return end + len(whole_characters(data[end:])), True
+    return end, False
 
 
 def cut_torn_record(note: str) -> None:
@@ -114,7 +108,7 @@ def _noted(note: str) -> Piece | None:
     try:
         with open(note, "rb") as file:
             return msgspec.json.decode(file.read(), type=Piece)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -153,9 +147,9 @@ class OwnLog:
         lines = [(line, True) for line in whole]
         if rest:
             lines.append((rest, not piece.partial))
-        count = 0
+        count, name = 0, piece.name.partition("/")[0]
         for record in self._records_since(piece):
-            if count < len(lines) and self._is(record, piece.name, *lines[count]):
+            if count < len(lines) and self._is(record, name, *lines[count]):
                 count += 1
         return len(data) if count == len(lines) else sum(len(line) + 1 for line, _ in lines[:count])
 

@@ -17,7 +17,8 @@ def state_directory(config: _Path, messages: _Path, state: _Path | None = None) 
     """The state directory of the colony with these two directories (DESIGN 2). Creates nothing.
 
     `state`, when given, is the answer itself. Otherwise a name hashed from the two real paths, under /run/ncolony for
-    root, $XDG_RUNTIME_DIR/ncolony, or $TMPDIR/ncolony-UID.
+    root who may write there, $XDG_RUNTIME_DIR/ncolony for others, $TMPDIR/ncolony-UID, or, where /tmp is read-only, the
+    same in /dev/shm.
     """
     if state is not None:
         return os.path.abspath(os.fspath(state))
@@ -26,18 +27,39 @@ def state_directory(config: _Path, messages: _Path, state: _Path | None = None) 
     return os.path.join(_base(), name)
 
 
+def messages_directory(config: _Path, state: _Path | None = None) -> str:
+    """The messages directory of a colony that was given none: the same rule for `ncolony run` and `ncolony ctl`.
+
+    Inside `state` when that is given, else beside the state directories, by a name hashed from the real path of
+    `config`. Creates nothing.
+    """
+    if state is not None:
+        return os.path.join(os.path.abspath(os.fspath(state)), "messages")
+    path = os.fsencode(os.path.realpath(os.fspath(config)))
+    return os.path.join(_base(), f"messages-{hashlib.blake2b(path, digest_size=8).hexdigest()}")
+
+
 def _base() -> str:
     uid = os.getuid()
-    if uid == 0:
+    if uid == 0 and _usable("/run/ncolony"):
         return "/run/ncolony"
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.path.isabs(runtime):
+    if uid != 0 and runtime and os.path.isabs(runtime):
         return os.path.join(runtime, "ncolony")
-    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"ncolony-{uid}")
+    name = f"ncolony-{uid}"
+    if temporary := os.environ.get("TMPDIR"):
+        return os.path.join(temporary, name)
+    # A container whose files are read-only mostly has this one, in memory.
+    return f"/dev/shm/{name}" if _usable(f"/dev/shm/{name}") and not _usable(f"/tmp/{name}") else f"/tmp/{name}"
 
 
-def make_private(path: str) -> None:
-    """Create the directory `path` for our user alone, or check that an existing one is ours and safe.
+def _usable(path: str) -> bool:
+    """Whether we may write the directory, or make it where it is not there."""
+    return os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK)
+
+
+def make_private(path: str, mode: int = 0o755) -> None:
+    """Create the directory `path`, for our user alone to write, or check that an existing one is ours and safe.
 
     :raises UnsafeState: when it belongs to another user, is a symbolic link to such a place, or others may write it.
     :raises OSError: when it cannot be created.
@@ -46,10 +68,10 @@ def make_private(path: str) -> None:
     if parent == _base():
         # Others share what lies above it: who may write there could put a directory of his own in our place.
         _make_all(os.path.dirname(parent))
-        _make_ours(parent)
+        _make_ours(parent, 0o755)
     else:
         _make_all(parent)
-    _make_ours(path)
+    _make_ours(path, mode)
 
 
 def _make_all(path: str) -> None:
@@ -61,12 +83,15 @@ def _make_all(path: str) -> None:
             os.chmod(path, 0o755)
 
 
-def _make_ours(path: str) -> None:
+def _make_ours(path: str, mode: int) -> None:
     try:
-        os.mkdir(path, 0o755)
-        os.chmod(path, 0o755)
+        os.mkdir(path, mode)
+        os.chmod(path, mode)
     except FileExistsError:
         pass
+    if (link := os.lstat(path)).st_uid not in (0, os.geteuid()):
+        # Of a symbolic link this is who can let it lead elsewhere at any time.
+        raise UnsafeState(f"{path} belongs to user {link.st_uid}, not to {os.geteuid()}")
     found = os.stat(path)
     if not os.path.isdir(path):
         raise UnsafeState(f"{path} is not a directory")
@@ -74,3 +99,27 @@ def _make_ours(path: str) -> None:
         raise UnsafeState(f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}")
     if found.st_mode & 0o022:
         raise UnsafeState(f"{path} may be written by others (mode {found.st_mode & 0o7777:o})")
+
+
+def make_closed(path: str, mode: int = 0o755) -> None:
+    """Make the directory and those above it that are missing, none of them for others to write, whatever the umask.
+
+    :raises OSError: when one cannot be made.
+    """
+    above = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(above):
+        make_closed(above)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def why_not_ours(path: str) -> str:
+    """Why what is in the directory `path` may be somebody else's, or ""; one that is missing is nobody's."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return ""
+    return "" if found.st_uid == os.geteuid() else f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}"

@@ -34,7 +34,7 @@ def end_keeper(state: str, timeout: float) -> None:
     until = time.monotonic() + timeout
     directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     # For us alone to open, as the supervisor's own: whoever could would have the power to keep us from it.
-    turn = os.open(f"{state}/shutdown.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    turn = os.open(f"{state}/shutdown.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     locks = [turn]
     try:
         # A keeper has one peer, and the newest wins: two of us would throw each other out.
@@ -86,6 +86,8 @@ def _connect(state: str, directory: int, until: float) -> socket.socket:
             peer.close()
             if not _keeper_lives(state):
                 raise FileNotFoundError(errno.ENOENT, "nothing runs") from None
+        except BlockingIOError:  # too many wait to be let in
+            peer.close()
         except OSError:
             peer.close()
             raise

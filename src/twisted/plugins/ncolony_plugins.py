@@ -15,3 +15,10 @@ scheduler = ServiceMaker(
     "Runs a short-lived command periodically",
     "ncolony-scheduler",
 )
+
+syslog = ServiceMaker(
+    "ncolony syslog",
+    "ncolony.apps.syslog",
+    "Forwards what the processes of a colony print to a syslog collector",
+    "ncolony-syslog",
+)
