@@ -128,7 +128,7 @@ def test_events_are_lines(colony: Colony) -> None:
         "1970-01-01 00:00:01 web                      running     pid 77, instance 3",
         "1970-01-01 00:00:02 a\\x1b                    backoff     instance 1, exit code 3",
         "1970-01-01 00:00:03 web                      message     STOP, failed, no",
-        "1970-01-01 00:00:04 x                        from the future pid [1], instance y",
+        "1970-01-01 00:00:04 x                        from the future",
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from colony import SLEEP, Colony, arguments_of, is_alive
 
-THRESHOLD, PATIENCE = 0.3, 1.5
+THRESHOLD, PATIENCE = 0.3, 2.5
 QUICK = ("-m", "0.1", "-M", "0.1")
 
 

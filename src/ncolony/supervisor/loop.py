@@ -111,6 +111,7 @@ class Supervisor(Service):
         self.replacing = Replacing(self)
         self._left = False  # the keeper has said that it leaves
         self._exit_code: int | None = None  # of the process that ended the colony
+        self._asked = False  # to end
         self._judging: Any = None  # the next look at definitions on trial
         self._memory = MemoryWatch(self)
 
@@ -1123,7 +1124,12 @@ class Supervisor(Service):
         _log.info("{name}: {how}: it ends the colony, with {code}", name=name, how=str(how), code=self._exit_code)
         with contextlib.suppress(OSError):
             write_whole(f"{self.settings.state}/ending", b"%d\n" % self._exit_code)
-        self.reactor.callLater(0, self.guarded, self.quit)
+        self.reactor.callLater(0, self.guarded, self._end_by_itself)
+
+    def _end_by_itself(self) -> None:
+        """End as if asked to; who asks then is the first to do so, and gets a polite end too."""
+        self.quit()
+        self._asked = False
 
     def _earlier_exit_code(self) -> int | None:
         """The code that an earlier supervisor was to end with, and was killed before it had."""
@@ -1135,8 +1141,8 @@ class Supervisor(Service):
 
     def quit(self) -> None:
         """Stop every process and then ourselves; asked again, skip to KILL."""
-        again = self.quitting
-        if not again:
+        again, self._asked = self.quitting and self._asked, True
+        if not self.quitting:
             _log.info("stopping every process: {live} run", live=self._live)
             self.notifier.stopping()
             self.happened("supervisor", reason="stopping")

@@ -22,9 +22,11 @@ def why_open(directory: str) -> str:
     :raises OSError: when it is not there.
     """
     path = os.path.realpath(directory)
-    found = os.stat(path)
-    if _is_open(path, found) and not found.st_mode & stat.S_ISVTX:
+    found = os.stat(directory)
+    if _is_open(directory, found) and not found.st_mode & stat.S_ISVTX:
         return _anybody(path, found)
+    if not _is_the_same(path, found):
+        return ""  # below a name that only the kernel knows, such as the root of a process elsewhere (proc(5))
     while (above := os.path.dirname(path)) != path:
         holder = os.stat(above)
         if _is_open(above, holder):
@@ -73,6 +75,9 @@ def open_directory(path: str) -> int:
             found = os.stat(name or ".", dir_fd=directory, follow_symlinks=False)
             if not stat.S_ISLNK(found.st_mode):
                 inner = os.open(name or ".", flags | os.O_NOFOLLOW, dir_fd=directory)
+            elif found.st_dev == os.stat("/proc").st_dev:
+                # A link of the kernel's, which leads where its text may not (proc(5), /proc/PID/root).
+                inner = os.open(name, flags, dir_fd=directory)
             else:
                 links += 1
                 if found.st_uid != 0:
@@ -88,6 +93,13 @@ def open_directory(path: str) -> int:
         os.close(directory)
         raise
     return directory
+
+
+def _is_the_same(path: str, found: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), found)
+    except OSError:
+        return False
 
 
 def _why_added(path: str, found: os.stat_result, place: str, holder: os.stat_result) -> str:
