@@ -26,6 +26,7 @@ GOOD: list[dict[str, Any]] = [
     {"is": "memory", "sizes": {"00aa": 5}},
     {"is": "trouble", "name": "web", "why": "", "dropped": 0},
     {"is": "output", "name": "web", "from": 0, "to": 5, "last": False},
+    {"is": "output", "name": "web/stderr", "from": 0, "to": 5, "last": False},
     {"is": "lost", "why": ""},
     {"is": "something of a later version", "x": 5},
 ]
@@ -49,6 +50,7 @@ def test_a_good_report_passes_as_it_is(report: dict[str, Any]) -> None:
         {"is": "exited", "id": "00aa", "end": {**END, "lived": float("nan")}, "empty": True},
         {"is": "exited", "id": "00aa", "end": {**END, "code": "x"}, "empty": True},
         {"is": "memory", "sizes": {"00aa": -1}},
+        {"is": "output", "name": "web/x", "from": 0, "to": 5, "last": False},
         {"is": "output", "name": "../x", "from": 0, "to": 5, "last": False},
         {"is": "output", "name": "web", "from": 0, "to": 1 << 63, "last": False},
         {**WELCOME, "vanished": [[5, 5]]},

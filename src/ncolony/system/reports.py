@@ -133,8 +133,9 @@ def checked(report: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"a report of no kind: {kind!r}")
     if kind in _KINDS:
         msgspec.convert(report, _KINDS[kind])
-    # Of a log: a process's, or one of its streams'.
-    if any(problem_with_name(part) for part in str(report.get("name", "-")).split("/")):
+    # Of a log: a process's, or that of its standard error.
+    name, slash, stream = str(report.get("name", "-")).partition("/")
+    if problem_with_name(name) or (slash and stream != "stderr"):
         raise ValueError(f"a report about nobody: {report['name']!r}")
     found = dict(report)
     if kind == "welcome":
