@@ -162,6 +162,11 @@ def test_killed_while_it_ends(colony: Colony, code: int) -> None:
     colony.start()
     colony.wait_until_running("main", instance=2)
     colony.wait_until_running("other", instance=2)
+    told = colony.log().count("stopping every process")
+    os.kill(colony.supervisor_pid, signal.SIGTERM)
+    colony.wait_for(lambda: colony.log().count("stopping every process") > told, "it ends")
+    os.kill(colony.supervisor_pid, signal.SIGTERM)  # asked again: it does not wait for USR1 to be heard
+    assert ended(colony) == 0
 
 
 @pytest.mark.parametrize("code", [3, 0])
