@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import pwd
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def result(sample: str) -> dict[str, Any]:
         (f"@{platform.node()}", "@(HOST)"),
         (os.environ["PATH"], "(PATH)"),
         (os.path.expanduser("~") + '"', '(HOME)"'),
+        (pwd.getpwuid(0).pw_dir + '"', '(HOME)"'),  # of a unit without a user
     ):
         text = text.replace(place, name)
     done: dict[str, Any] = json.loads(text)

@@ -31,6 +31,8 @@ def can_be_a_container() -> bool:
     """Whether namespaces may be made here, and everything made read-only in them."""
     if not (shutil.which("unshare") and shutil.which("nsenter") and shutil.which("setpriv")):
         return False
+    if sys.executable.startswith(("/run/", "/tmp/", "/dev/shm/")):
+        return False  # what is made anew inside would hide it
     return subprocess.run([*NAMESPACES, "sh", "-c", READ_ONLY], capture_output=True).returncode == 0
 
 
