@@ -13,7 +13,7 @@ import msgspec
 
 from ncolony import ctllib
 from ncolony.model.config import Definition, Problem, ProcessConfig, define
-from ncolony.model.names import is_ignored, printable, problem_with_name
+from ncolony.model.names import copies_of, is_ignored, printable, problem_with_name
 from ncolony.system.files import Directory, Entry
 from ncolony.system.launch import Impossible, find_program
 
@@ -151,11 +151,6 @@ def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
     return kept
 
 
-def copies(name: str, config: ProcessConfig) -> tuple[str, ...]:
-    """The names of the processes that the file `name` makes: its own, or those of its copies."""
-    return (name,) if config.instances is None else tuple(f"{name}:{index}" for index in range(config.instances))
-
-
 def find_collisions(sources: Iterable[Source]) -> list[Finding]:
     """The files whose name is that of a copy of another: a file "web:0" beside "web" with instances."""
     by_name = {source.name: source for source in sources if source.definition is not None}
@@ -163,7 +158,11 @@ def find_collisions(sources: Iterable[Source]) -> list[Finding]:
     for name, source in by_name.items():
         base, _, _ = name.rpartition(":")
         other = by_name.get(base)
-        if other is not None and other.definition is not None and name in copies(base, other.definition.config):
+        if (
+            other is not None
+            and other.definition is not None
+            and name in copies_of(base, other.definition.config.instances)
+        ):
             count = other.definition.config.instances
             found.append(Finding(source.path, name, "", f"{base} with instances of {count} has a process of this name"))
     return found

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from ncolony import ctllib
-from ncolony.ctllib.checking import Finding, Source, copies, find_collisions, read
+from ncolony.ctllib.checking import Finding, Source, find_collisions, read
 from ncolony.model.config import Definition, is_for_editors
+from ncolony.model.names import copies_of
 
 # Keys of which each entry is a matter of its own. Only names are told: values may be secret.
 _OBJECTS = ("env", "env_secret", "limits", "log")
@@ -65,14 +66,16 @@ def _of_file(name: str, before: Source | None, after: Source | None) -> Iterator
     was_bad = before is not None and old is None
     if after is not None and new is None:
         why = "the new file cannot be used" + ("; its last good definition stays" if before is not None else "")
-        for process in [name] if old is None else copies(name, old.config):
+        for process in [name] if old is None else copies_of(name, old.config.instances):
             yield Change(process, name, "unchanged", why=why)
         return
     if was_bad and new is None:
         yield Change(name, name, "stop", why="removed")
         return
     keys = _differing(old, new)
-    there, then = ({} if one is None else dict.fromkeys(copies(name, one.config), one) for one in (old, new))
+    there, then = (
+        {} if one is None else dict.fromkeys(copies_of(name, one.config.instances), one) for one in (old, new)
+    )
     for process in sorted(there.keys() | then.keys()):
         was, will = there.get(process), then.get(process)
         if was is not None and will is not None:

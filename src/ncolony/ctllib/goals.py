@@ -9,7 +9,7 @@ from hashlib import blake2b
 from ncolony.ctllib import DEFAULT_WAIT_S, GOALS, NO_SUPERVISOR, BadValue, Failed, TimedOut
 from ncolony.ctllib.common import check_name, no_such_process, poll, read, shown, state_directory
 from ncolony.ctllib.reports import Status, applied, definition, file_names, reported, shared_name, status, supervisor
-from ncolony.ctllib.waits import as_it_is, copies_of, hint, seconds
+from ncolony.ctllib.waits import as_it_is, hint, seconds, stands_for
 from ncolony.model.names import printable
 
 TYPE_CHECKING = False  # see ncolony.ctllib
@@ -120,10 +120,10 @@ class _Waiting:
         there = [one for one in file_names(self._colony.directory) if name in (one, shared_name(one))]
         there = [one for one in there if one == name or not os.path.lexists(os.path.join(config, one))]
         if os.path.lexists(os.path.join(config, name)):
-            should_be = copies_of(name, definition(self._colony.places, name).get("instances"))
+            should_be = stands_for(name, definition(self._colony.places, name).get("instances"))
         else:
             shared = shared_name(name)
-            siblings = copies_of(shared, definition(self._colony.places, shared).get("instances"))
+            siblings = stands_for(shared, definition(self._colony.places, shared).get("instances"))
             should_be = [name] if name in siblings and name != shared else []
         if self._goal in ("running", "ready"):
             return should_be or there

@@ -9,7 +9,7 @@ from ncolony.ctllib import DEFAULT_WAIT_S, NO_SUPERVISOR, Error, Failed, NotTher
 from ncolony.ctllib.common import check_name, poll, read, refused, shown, state_directory
 from ncolony.ctllib.messages import end_keeper
 from ncolony.ctllib.reports import Answer, Status, answer, copies_in, reported, supervisor
-from ncolony.model.names import MOST_INSTANCES
+from ncolony.model.names import MOST_INSTANCES, copies_of
 
 TYPE_CHECKING = False  # see ncolony.ctllib
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def wait_for_applied(
     """
     goal = f"see {check_name('see', name)} applied"
     definition, written_ns = _defined(places, name, goal)
-    expected: list[str] = [] if definition is None else copies_of(name, definition.config.instances)
+    expected: list[str] = [] if definition is None else stands_for(name, definition.config.instances)
     directory = os.path.join(state_directory(places, state), "status")
     found: Status | None = None
     left: list[str] = []
@@ -145,11 +145,11 @@ def _defined(places: Places, name: str, goal: str) -> tuple[Definition | None, i
     return definition, written_ns
 
 
-def copies_of(name: str, instances: object) -> list[str]:
+def stands_for(name: str, instances: object) -> list[str]:
     """The processes that a config file `name` with this value of its key `instances` stands for."""
     if not isinstance(instances, int) or isinstance(instances, bool) or instances > MOST_INSTANCES:
         return [name]  # whatever the file says of it is not in force
-    return [f"{name}:{number}" for number in range(instances)]
+    return copies_of(name, instances)
 
 
 def _is_applied(directory: str, found: Status | None, definition: Definition, written_ns: int, goal: str) -> bool:

@@ -35,6 +35,5 @@ def verdict(goal: Goal, since: int, process: Process | None) -> Verdict:
     if process.state is State.RUNNING:
         return Verdict.DONE
     if process.state is State.EXITED:
-        finished = process.last is not None and process.last.code in process.policy.success_codes
-        return Verdict.DONE if finished else Verdict.FAILED
+        return Verdict.DONE if process.has_succeeded else Verdict.FAILED
     return Verdict.FAILED if process.state is State.BACKOFF else Verdict.OPEN

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from .restart import Action, Decision, Exit, Policy, decide, is_failure, rests
+from .restart import Action, Decision, Exit, Policy, decide, is_failure, is_success, rests
 
 # After the last step of a stop, KILL is repeated this often until the tree is empty.
 _KILL_AGAIN_S = 1.0
@@ -61,6 +61,11 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     reason: str = ""
     failed: tuple[float, ...] = ()  # when it failed lately, for a policy that gives up
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether its last instance ended, and in success."""
+        return self.last is not None and is_success(self.policy, self.last)
 
 
 # Events. Those about an instance carry its number: what is told of a former one is ignored.

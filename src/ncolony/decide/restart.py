@@ -71,18 +71,19 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
 
 
-def _is_success(policy: Policy, ended: Exit) -> bool:
+def is_success(policy: Policy, ended: Exit) -> bool:
+    """Whether this end is no failure by its exit code alone."""
     return ended.code in policy.success_codes and not ended.refused
 
 
 def is_failure(policy: Policy, ended: Exit) -> bool:
     """Whether this end counts against the process: not a success, or too soon."""
-    return not _is_success(policy, ended) or ended.lived < policy.threshold
+    return not is_success(policy, ended) or ended.lived < policy.threshold
 
 
 def rests(policy: Policy, ended: Exit) -> bool:
     """Whether a process that ended like this is left at that."""
-    return policy.restart == "never" or (policy.restart == "on-failure" and _is_success(policy, ended))
+    return policy.restart == "never" or (policy.restart == "on-failure" and is_success(policy, ended))
 
 
 def decide(policy: Policy, ended: Exit, delay: float, luck: float, failures: int = 0) -> Decision:

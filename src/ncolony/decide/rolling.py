@@ -53,7 +53,7 @@ def step(rolling: Rolling, processes: Mapping[str, Process | None], now: float) 
             continue  # removed or stopped meanwhile: nobody waits for it
         restarted = process.number > rolling.since[name]
         if restarted and process.state in (State.BACKOFF, State.FATAL, State.EXITED):
-            if process.state is State.EXITED and _finished(process):
+            if process.state is State.EXITED and process.has_succeeded:
                 continue
             why = f"{name} is {process.state}: {process.reason}"
             left = len(rolling.waiting)
@@ -68,7 +68,3 @@ def step(rolling: Rolling, processes: Mapping[str, Process | None], now: float) 
     rolling = msgspec.structs.replace(rolling, waiting=waiting, under_way=(*under_way, *restart))
     done = not rolling.waiting and not rolling.under_way
     return Step(rolling, restart, again, Outcome.DONE if done else Outcome.OPEN)
-
-
-def _finished(process: Process) -> bool:
-    return process.last is not None and process.last.code in process.policy.success_codes

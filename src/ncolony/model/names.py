@@ -40,6 +40,11 @@ def problem_with_name(name: str) -> str | None:
     return None
 
 
+def copies_of(name: str, instances: int | None) -> list[str]:
+    """The processes that the config file `name` stands for, by its key `instances`."""
+    return [name] if instances is None else [f"{name}:{number}" for number in range(instances)]
+
+
 def printable(name: str) -> str:
     """`name` as it can be shown to people and put into JSON: what is not text is escaped."""
     return name if name.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in name)

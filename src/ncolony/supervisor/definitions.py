@@ -12,7 +12,7 @@ import msgspec
 from ..decide.lifecycle import Process, State, Wanted
 from ..decide.ready import is_ready
 from ..model.config import Definition, Problem, define, file_mark
-from ..model.names import printable, problem_with_name
+from ..model.names import copies_of, printable, problem_with_name
 from ..system.files import Entry, write_whole
 
 
@@ -119,7 +119,7 @@ class Definitions:
     def _processes(self, name: str, file: _File) -> set[str]:
         """Every process that the file may define, the file's own name among them."""
         count = file.definition.config.instances if file.definition is not None else None
-        return {name} | {f"{name}:{index}" for index in range(count or 0)}
+        return {name, *copies_of(name, count)}
 
     def of(self, name: str) -> Source | None:
         """What defines the process `name`; None when nothing does, and it is to go."""
@@ -146,7 +146,7 @@ class Definitions:
         file = self._files.get(name)
         if file is None or file.definition is None or file.definition.config.instances is None:
             return [name]
-        copies = (f"{name}:{index}" for index in range(file.definition.config.instances))
+        copies = copies_of(name, file.definition.config.instances)
         return [copy for copy in copies if copy not in self._files]  # a file that is really called so wins
 
     # taking back what does not become ready
@@ -239,5 +239,5 @@ def _is_proven(process: Process, now: float) -> bool:
     if process.wanted is not Wanted.UP:
         return True
     if process.state is State.EXITED:
-        return process.last is not None and process.last.code in process.policy.success_codes
+        return process.has_succeeded
     return is_ready(process, now)
