@@ -100,6 +100,12 @@ class Colony:
             "rolled_back": None,
             "memory": None,
             "waiting_for": [],
+            "said": "",
+            "phase": "",
+            "healthy": None,
+            "health": "",
+            "late": "",
+            "job": False,
             **record,
         }
         write_whole(self.state / "status" / name, json.dumps(full).encode())

@@ -138,7 +138,7 @@ def test_what_this_machine_lacks_is_doubtful(colony: Colony, tmp_path: Path) -> 
 
 def test_warnings_fail_only_when_asked_to(colony: Colony) -> None:
     """Warnings alone end in 0, with --strict in 1."""
-    write(colony.config, web={"args": [SLEEP], "envs": {}, "ready": 1})
+    write(colony.config, web={"args": [SLEEP], "envs": {}, "arg": 1})
     assert colony.run("check").returncode == 0
     ran = colony.run("check", "--strict")
     assert ran.returncode == 1

@@ -271,6 +271,10 @@ def test_a_fifo_in_the_config_directory_blocks_nobody(colony: Colony) -> None:
             lambda places: ctllib.signal(places, "x", 9, scope="tree"),
             {"type": "SIGNAL", "name": "x", "signal": 9, "scope": "tree"},
         ),
+        (
+            lambda places: ctllib.report(places, "x", "unhealthy", 3, "no answer"),
+            {"type": "REPORT", "name": "x", "what": "unhealthy", "instance": 3, "why": "no answer"},
+        ),
         (ctllib.scan, {"type": "SCAN"}),
         (ctllib.upgrade, {"type": "UPGRADE"}),
     ],

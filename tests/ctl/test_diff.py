@@ -44,6 +44,12 @@ OTHER: dict[str, Any] = {
     "env_file": "x",
     "env_secret": {"S": "/s"},
     "rollback_if_not_ready": 3,
+    "after": {"db": "ready"},
+    "check": [{"tcp": "localhost:80"}],
+    "ready": {"notify": True},
+    "schedule": {"every": 60},
+    "sockets": {"http": "tcp::0"},
+    "watchdog": 5,
     "log": {"stderr": True},
 }
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ncolony.model.conditions import After, Check, Ready, Schedule, Socket
 from ncolony.model.config import (
     KNOWN_KEYS,
     LIVE_KEYS,
-    RESERVED_KEYS,
     Definition,
     GiveUp,
     LogConfig,
@@ -55,6 +55,36 @@ def problem(data: bytes) -> Problem:
 
 # Every key with good values: (key, as written, as decoded).
 GOOD: list[tuple[str, Any, Any]] = [
+    ("ready", {"notify": True}, Ready(notify=True)),
+    ("ready", {"fd": 3, "timeout": 5}, Ready(fd=3, timeout=5)),
+    ("ready", {"tcp": "127.0.0.1:80"}, Ready(tcp="127.0.0.1:80")),
+    ("ready", {"tcp": "80", "period": 1}, Ready(tcp="80", period=1)),
+    ("ready", {"http": "http://[::1]:80/x?y"}, Ready(http="http://[::1]:80/x?y")),
+    ("ready", {"exec": ["a", ""]}, Ready(exec=("a", ""))),
+    ("ready", {"log": "^ready"}, Ready(log="^ready")),
+    ("after", {}, {}),
+    (
+        "after",
+        {"db": "ready", "a": "started", "b": "completed", "c": "healthy"},
+        {"db": "ready", "a": "started", "b": "completed", "c": "healthy"},
+    ),
+    ("after", {"db": {"when": "ready", "bind": True}}, {"db": After("ready", True)}),
+    ("check", [], ()),
+    (
+        "check",
+        [{"http": "https://a/"}, {"tcp": "a:1", "grace": 5}, {"exec": ["x"], "action": "report"}],
+        (Check(http="https://a/"), Check(tcp="a:1", grace=5), Check(exec=("x",), action="report")),
+    ),
+    ("check", [{"heartbeat": "/x", "failure_threshold": 2}], (Check(heartbeat="/x", failure_threshold=2),)),
+    ("watchdog", 0.05, 0.05),
+    ("sockets", {"http": "tcp:0.0.0.0:8080"}, {"http": "tcp:0.0.0.0:8080"}),
+    (
+        "sockets",
+        {"a": "udp:[::]:0", "b": {"address": "unix:/run/x", "mode": "600"}},
+        {"a": "udp:[::]:0", "b": Socket("unix:/run/x", mode="600")},
+    ),
+    ("schedule", {"every": 0.05}, Schedule(every=0.05)),
+    ("schedule", {"cron": "* * * * *", "retries": 2}, Schedule(cron="* * * * *", retries=2)),
     ("args", ["a"], ("a",)),
     ("args", ["a", "", "b c", "é"], ("a", "", "b c", "é")),
     ("env", {}, {}),
@@ -144,6 +174,40 @@ def test_only_args_is_required() -> None:
 
 # Every key with bad values: (key, as written, the key that is named, what else is said).
 BAD: list[tuple[str, Any, str, str]] = [
+    ("ready", {}, "ready", "{}"),
+    ("ready", {"notify": True, "fd": 3}, "ready", "exactly one"),
+    ("ready", {"notify": False}, "ready", "exactly one"),
+    ("ready", {"fd": 2}, "ready.fd", "2"),
+    ("ready", {"tcp": "a:b"}, "ready.tcp", '"a:b"'),
+    ("ready", {"tcp": "a:65536"}, "ready.tcp", '"a:65536"'),
+    ("ready", {"http": "ftp://x/"}, "ready.http", '"ftp://x/"'),
+    ("ready", {"http": "http:///x"}, "ready.http", '"http:///x"'),
+    ("ready", {"exec": []}, "ready.exec", "[]"),
+    ("ready", {"log": "("}, "ready.log", '"("'),
+    ("ready", {"notify": True, "timeout": 0}, "ready.timeout", "0"),
+    ("ready", {"notify": True, "more": 0}, "ready", "more"),
+    ("after", {"web": "ready"}, "after", "the process itself"),
+    ("after", {"": "ready"}, "after", "not empty"),
+    ("after", {"db": "soon"}, "after", "soon"),
+    ("after", {"db": {"bind": True}}, "after.when", "missing"),
+    ("after", ["db"], "after", '["db"]'),
+    ("check", {"tcp": "a:1"}, "check", "array"),
+    ("check", [{}], "check", "exactly one"),
+    ("check", [{"tcp": "a:1", "http": "http://a/"}], "check", "exactly one"),
+    ("check", [{"tcp": "a:1", "period": 0}], "check.period", "found"),
+    ("check", [{"tcp": "a:1", "failure_threshold": 0}], "check.failure_threshold", "found"),
+    ("check", [{"heartbeat": ""}], "check.heartbeat", "path"),
+    ("watchdog", 0, "watchdog", "0"),
+    ("sockets", {"a:b": "tcp::1"}, "sockets", "a:b"),
+    ("sockets", {"a": "8080"}, "sockets", "8080"),
+    ("sockets", {"a": "unix:x"}, "sockets", "unix:x"),
+    ("sockets", {"a": {"address": "tcp::1", "backlog": 0}}, "sockets", "backlog"),
+    ("sockets", {"a": {"address": "unix:/x", "mode": "9"}}, "sockets", "mode"),
+    ("schedule", {}, "schedule", "exactly one"),
+    ("schedule", {"every": 1, "cron": "* * * * *"}, "schedule", "exactly one"),
+    ("schedule", {"every": 0}, "schedule.every", "0"),
+    ("schedule", {"every": 1, "overlap": "allow"}, "schedule.overlap", "allow"),
+    ("schedule", {"every": 1, "retries": -1}, "schedule.retries", "-1"),
     ("args", [], "args", "[]"),
     ("args", [""], "args", '[""]'),
     ("args", "sleep 9", "args", '"sleep 9"'),
@@ -455,14 +519,6 @@ def test_dotted_keys_are_other_programs(key: str) -> None:
     assert defined(written(**{key: "anything"})).warnings == ()
 
 
-@pytest.mark.parametrize("key", sorted(RESERVED_KEYS - KNOWN_KEYS))
-def test_a_key_of_a_later_version_is_warned_of(key: str) -> None:
-    """A key of the contract that this version does not do says so instead of being ignored silently."""
-    (warning,) = defined(written(**{key: "whatever"})).warnings
-    assert warning.startswith(f"{key}: ")
-    assert "no effect" in warning
-
-
 # What a change means
 
 
@@ -483,6 +539,10 @@ def test_equal_values_are_no_change(one: bytes, other: bytes) -> None:
 
 
 LIVE: dict[str, Any] = {
+    "after": {"db": "ready"},
+    "check": [{"tcp": "localhost:80"}],
+    "watchdog": 5,
+    "schedule": {"every": 5},
     "restart": "never",
     "success_codes": [0, 3],
     "threshold": 7,
@@ -548,7 +608,8 @@ OTHER: list[tuple[str, Any]] = [
     ("owner", "me"),
     ("mycorp.owner", "me"),
     ("ncolony.httpcheck", {"url": "http://x/"}),
-    *((key, 5) for key in sorted(RESERVED_KEYS - LIVE_KEYS)),
+    ("ready", {"notify": True}),
+    ("sockets", {"http": "tcp::0"}),
 ]
 
 
@@ -653,7 +714,7 @@ json_values = st.recursive(
     ),
     max_leaves=6,
 )
-keys = st.sampled_from(sorted(KNOWN_KEYS | RESERVED_KEYS)) | st.text(st.characters(codec="utf-8"), max_size=9)
+keys = st.sampled_from(sorted(KNOWN_KEYS)) | st.text(st.characters(codec="utf-8"), max_size=9)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

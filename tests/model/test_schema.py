@@ -44,7 +44,7 @@ def test_the_schema_is_one(schema: dict[str, Any]) -> None:
 
 def test_every_key_is_described() -> None:
     """Each key of a config file, and of `log` and `give_up` in it, has words that an editor can show."""
-    assert set(CONFIG["properties"]) == config.KNOWN_KEYS | config.RESERVED_KEYS | {"$schema"}
+    assert set(CONFIG["properties"]) == config.KNOWN_KEYS | {"$schema"}
     for keys in (CONFIG, *CONFIG["$defs"].values()):
         assert [name for name, value in keys["properties"].items() if not value.get("description")] == []
 
@@ -109,7 +109,7 @@ limits = st.dictionaries(st.sampled_from(sorted(config.LIMITS)), scalars | st.tu
 give_up = st.fixed_dictionaries({"failures": scalars, "within": scalars}, optional={"retry_after": scalars})
 log = st.dictionaries(st.sampled_from(sorted(config.LogConfig.__struct_fields__)), scalars, max_size=2)
 contents = st.dictionaries(
-    st.sampled_from([*sorted(config.KNOWN_KEYS | config.RESERVED_KEYS), "$schema", "a.b", "extra"]),
+    st.sampled_from([*sorted(config.KNOWN_KEYS), "$schema", "a.b", "extra"]),
     values | st.lists(scalars, max_size=3) | steps | limits | give_up | log,
     max_size=2,
 ).map(lambda content: {"args": ["a"], **content})

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .goals import wait_for_converged as wait_for_converged
     from .logs import choose_logs as choose_logs
     from .logs import read_logs as read_logs
+    from .messages import report as report
     from .messages import restart as restart
     from .messages import restart_all as restart_all
     from .messages import restart_group as restart_group
@@ -86,6 +87,7 @@ NO_SUPERVISOR = "no supervisor is running for these directories"
 NOTHING_RUNS = "neither supervisor nor keeper runs for these directories"
 NOT_SEEN = "not seen by a supervisor yet"
 SCOPES = ("process", "tree")
+REPORTS = ("ready", "healthy", "unhealthy", "late", "on-time")
 GOALS = ("running", "ready", "stopped", "exited")
 DEFAULT_WAIT_S = 30.0
 
@@ -173,6 +175,7 @@ _ELSEWHERE: dict[str, str] = {
     "start": "messages",
     "stop": "messages",
     "signal": "messages",
+    "report": "messages",
     "scan": "messages",
     "upgrade": "messages",
     "shutdown": "messages",

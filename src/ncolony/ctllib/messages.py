@@ -8,7 +8,17 @@ import json
 import os
 import time
 
-from ncolony.ctllib import DEFAULT_WAIT_S, NOTHING_RUNS, SCOPES, BadValue, CannotAccess, Failed, NotThere, TimedOut
+from ncolony.ctllib import (
+    DEFAULT_WAIT_S,
+    NOTHING_RUNS,
+    REPORTS,
+    SCOPES,
+    BadValue,
+    CannotAccess,
+    Failed,
+    NotThere,
+    TimedOut,
+)
 from ncolony.ctllib.common import check_name, check_text, shown, state_directory, write
 
 TYPE_CHECKING = False  # see ncolony.ctllib
@@ -82,6 +92,21 @@ def signal(places: Places, name: str, signal: str | int, scope: str = "process")
     if scope not in SCOPES:
         raise BadValue(f"cannot {deed}: scope: expected one of {', '.join(SCOPES)}, found {shown(scope)}")
     return _send(places, deed, {"type": "SIGNAL", "name": name, "signal": signal, "scope": scope})
+
+
+def report(places: Places, name: str, what: str, instance: int | None = None, why: str = "") -> str:
+    """Tell the supervisor how the process `name` is, for those who look after it; returns the message's id.
+
+    `what` is "ready", "healthy" or "unhealthy", and of a job "late" or "on-time". With the number of an `instance` it
+    holds for that one alone.
+
+    :raises BadValue: for another word.
+    """
+    deed = f"report on {check_name('report on', name)}"
+    if what not in REPORTS:
+        raise BadValue(f"cannot {deed}: what: expected one of {', '.join(REPORTS)}, found {shown(what)}")
+    content: dict[str, str | int] = {"type": "REPORT", "name": name, "what": what, "why": why}
+    return _send(places, deed, content if instance is None else content | {"instance": instance})
 
 
 def scan(places: Places) -> str:

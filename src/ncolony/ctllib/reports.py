@@ -96,12 +96,17 @@ class Status:
         "file",
         "generation",
         "group",
+        "health",
+        "healthy",
         "holding",
         "instance",
+        "job",
         "last_exit",
+        "late",
         "memory",
         "name",
         "next_try",
+        "phase",
         "pid",
         "problem",
         "ready_at",
@@ -109,6 +114,7 @@ class Status:
         "record",
         "restarts",
         "rolled_back",
+        "said",
         "since",
         "started",
         "state",
@@ -140,6 +146,12 @@ class Status:
     rolled_back: str | None
     memory: int | None
     waiting_for: list[str]
+    said: str
+    phase: str
+    healthy: bool | None
+    health: str
+    late: str
+    job: bool
     record: dict[str, Any]
 
     def __init__(self, name: str, record: Mapping[str, Any]) -> None:
@@ -160,6 +172,9 @@ class Status:
         self.file = full["file"] = full["file"] or shared_name(name)
         self.ready_at, self.memory = number(full["ready_at"]), full["memory"]
         self.rolled_back = full["rolled_back"]
+        self.said, self.phase = full["said"], full["phase"]
+        self.healthy, self.health = full["healthy"], full["health"]
+        self.late, self.job = full["late"], full["job"]
 
     def is_ready(self, now: float) -> bool:
         """Whether it runs and counts as ready at `now`, wall-clock seconds. Of older supervisors running is enough."""
@@ -193,6 +208,12 @@ _EMPTY: dict[str, Any] = {
     "rolled_back": None,
     "memory": None,
     "waiting_for": [],
+    "said": "",
+    "phase": "",
+    "healthy": None,
+    "health": "",
+    "late": "",
+    "job": False,
 }
 _STATUS: dict[str, type] = {
     "name": str,
@@ -218,6 +239,12 @@ _STATUS: dict[str, type] = {
     "rolled_back": str,
     "memory": int,
     "waiting_for": list,
+    "said": str,
+    "phase": str,
+    "healthy": bool,
+    "health": str,
+    "late": str,
+    "job": bool,
 }
 _EXIT: dict[str, type] = {
     "code": int,

@@ -12,17 +12,17 @@ from typing import Any, Literal
 
 import msgspec
 
+from . import conditions
+from .conditions import After, Check, Ready, Schedule, Socket
 from .names import MOST_INSTANCES as MOST_INSTANCES
 from .names import printable
 
 # Keys whose change applies at once, without a restart (DESIGN 3). Sizes inside `log` are live too.
 LIVE_KEYS = frozenset(
     "restart success_codes threshold kill_time min_restart_delay max_restart_delay jitter give_up stop stop_scope"
-    " on_exit on_give_up after memory_max check watchdog instances rollback_if_not_ready".split()
+    " on_exit on_give_up after memory_max check watchdog schedule instances rollback_if_not_ready".split()
 )
 LIVE_LOG_KEYS = frozenset({"max_bytes", "keep"})
-# Part of the contract, but not of this version: saying so beats ignoring them.
-RESERVED_KEYS = frozenset("ready after check watchdog".split())
 # getrlimit(2), without the ones that Linux ignores or that would harm the kernel's view of us.
 LIMITS = frozenset(
     "as core cpu data fsize memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
@@ -117,6 +117,12 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     env_file: tuple[str, ...] | str = ()
     env_secret: dict[str, str] = {}
     rollback_if_not_ready: _Seconds | None = None
+    ready: Ready | None = None
+    after: dict[str, conditions.Condition | After] = {}
+    check: tuple[Check, ...] = ()
+    watchdog: _Seconds | None = None
+    sockets: dict[str, str | Socket] = {}
+    schedule: Schedule | None = None
     log: LogConfig = LogConfig()
 
     @property
@@ -190,7 +196,7 @@ def define(name: str, data: bytes) -> Definition | Problem:
         config = msgspec.convert(known, ProcessConfig)
     except msgspec.ValidationError as error:
         return _problem_of(name, content, str(error))
-    for key, wrong in _checks(config):
+    for key, wrong in _checks(name, config):
         if wrong:
             return Problem(name, key, f"{printable(wrong)}, found {_found(key, _at(content, key))}")
     try:
@@ -267,7 +273,7 @@ def _problem_of(name: str, content: dict[str, Any], text: str) -> Problem:
     value: Any = content
     key = path.rstrip("`").lstrip(".")
     if missing := re.search(r"missing required field `(\w+)`", why):
-        return Problem(name, ".".join(filter(None, (key, missing[1]))), "is missing")
+        return Problem(name, ".".join(filter(None, (key.replace("[...]", ""), missing[1]))), "is missing")
     if key in ("env[...]", "env_secret[...]"):
         key = key.removesuffix("[...]")
         bad = next((n for n, v in content[key].items() if not isinstance(v, str)), "")
@@ -306,7 +312,7 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "null")
 
 
-def _checks(config: ProcessConfig) -> list[tuple[str, str | None]]:
+def _checks(name: str, config: ProcessConfig) -> list[tuple[str, str | None]]:
     """What types alone cannot say: (key, what is wrong with it or None)."""
     return [
         ("args", _wrong_args(config.args)),
@@ -331,6 +337,13 @@ def _checks(config: ProcessConfig) -> list[tuple[str, str | None]]:
         ("env_file", _wrong_texts(config.env_files)),
         ("env_secret", _wrong_env(config.env_secret) or _wrong_texts(tuple(config.env_secret.values()))),
         ("rollback_if_not_ready", _wrong_seconds(config.rollback_if_not_ready)),
+        *conditions.wrong_ready(config.ready),
+        *conditions.wrong_after(config.after, name),
+        *conditions.wrong_checks(config.check),
+        ("watchdog", _wrong_watchdog(config.watchdog)),
+        *conditions.wrong_sockets(config.sockets),
+        *conditions.wrong_schedule(config.schedule),
+        ("schedule", _wrong_job(config)),
         *_wrong_log(config.log),
     ]
 
@@ -372,6 +385,19 @@ def _wrong_umask(umask: int | str | None) -> str | None:
 def _wrong_seconds(value: float | None) -> str | None:
     # A year of seconds times a thousand: beyond it a sum of times would lose its fractions.
     return None if value is None or (math.isfinite(value) and 0 <= value <= 1e10) else "expected seconds, 0 or more"
+
+
+def _wrong_watchdog(value: float | None) -> str | None:
+    return None if value is None or 0.05 <= value <= 1e10 else "expected seconds, 0.05 or more"
+
+
+def _wrong_job(config: ProcessConfig) -> str | None:
+    """A job comes to an end each time, so some keys make no sense beside `schedule`."""
+    if config.schedule is None:
+        return None
+    if config.instances is not None:
+        return "does not go with instances"
+    return "does not go with on_exit" if config.on_exit == "shutdown" else None
 
 
 def _wrong_delays(least: float | None, most: float | None) -> str | None:
@@ -443,9 +469,7 @@ def _warnings(content: dict[str, Any]) -> list[str]:
         shown = printable(key)
         if key in KNOWN_KEYS or "." in key or is_for_editors(key):
             continue
-        if key in RESERVED_KEYS:
-            said.append(f"{key}: not supported by this version, has no effect")
-        elif near := _nearly(key):
+        if near := _nearly(key):
             said.append(f"{shown}: unknown key, did you mean {near}?")
     log = content.get("log", {})
     has_file = log.get("stdout") or isinstance(log.get("stderr"), str)
@@ -458,7 +482,7 @@ def _nearly(key: str) -> str | None:
     from difflib import get_close_matches  # only for files with unknown keys
 
     # 0.8 catches one wrong, missing or extra letter in words of three letters and more ("arg", "envs", "unmask").
-    return next(iter(get_close_matches(key, sorted(KNOWN_KEYS | RESERVED_KEYS), 1, 0.8)), None)
+    return next(iter(get_close_matches(key, sorted(KNOWN_KEYS), 1, 0.8)), None)
 
 
 def limit_name(name: str) -> str:

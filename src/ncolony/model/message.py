@@ -62,10 +62,19 @@ class Shutdown(msgspec.Struct, frozen=True, tag="SHUTDOWN"):
     """Stop every process, then end supervisor and keeper."""
 
 
-Message = Restart | RestartAll | RestartGroup | Stop | Start | Signal | Scan | Upgrade | Shutdown
+class Report(msgspec.Struct, frozen=True, tag="REPORT"):
+    """Somebody who looks after the process says how it is, and why. With `instance`, it holds for that one alone."""
+
+    name: str
+    what: Literal["ready", "healthy", "unhealthy", "late", "on-time"]
+    instance: int | None = None
+    why: str = ""
+
+
+Message = Restart | RestartAll | RestartGroup | Stop | Start | Signal | Report | Scan | Upgrade | Shutdown
 TYPES = tuple(
     str(kind.__struct_config__.tag)
-    for kind in (Restart, RestartAll, RestartGroup, Stop, Start, Signal, Scan, Upgrade, Shutdown)
+    for kind in (Restart, RestartAll, RestartGroup, Stop, Start, Signal, Report, Scan, Upgrade, Shutdown)
 )
 _TOO_LONG_TO_SHOW, _TOO_LONG_TO_TELL = 60, 200
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

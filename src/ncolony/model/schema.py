@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from . import config
+from . import conditions, config
 from .message import Message
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,6 +23,12 @@ _FILE = {"minLength": 1, "pattern": r"^[^\u0000]*[^/\u0000]$"}
 _SECONDS = {"minimum": 0, "maximum": 1e10}
 _ID = {"minimum": 0, "maximum": config.LARGEST_ID}
 _SIZE_TEXT = {"pattern": r"^\s*[0-9]{1,19}\s*[KkMmGgTt]?([Ii]?[Bb])?\s*$", "examples": ["512M", "64MiB"]}
+_HOST_PORT = {"pattern": r"^((\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:\s]*):)?[0-9]{1,5}$"}
+_URL = {"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$"}
+_COMMAND = {"array": {"minItems": 1, "prefixItems": [{"type": "string", **_TEXT}]}, "item": {"string": _ANY_TEXT}}
+_ADDRESS = {"pattern": r"^((tcp|udp):((\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:\s]*):)?[0-9]{1,5}|unix:/[^\u0000]*)$"}
+_PERIOD = {"minimum": conditions.SHORTEST_S, "maximum": conditions.LONGEST_S}
+_PERIOD_OR_NONE = {"minimum": 0, "maximum": conditions.LONGEST_S}
 _VARIABLES = {"propertyNames": {"pattern": r"^[^=\u0000]+$"}}
 _LIMIT_NUMBER = {"minimum": 0, "maximum": config.LARGEST_LIMIT}
 # What holds for a value beside its type: key -> {type: constraints}. "item" is each element of a list, or value of an
@@ -49,6 +55,35 @@ _BOUNDS: dict[str, dict[str, Any]] = {
     "env_file": {"string": _TEXT, "item": {"string": _TEXT}},
     "env_secret": {"object": _VARIABLES, "item": {"string": _TEXT}},
     "rollback_if_not_ready": {"number": _SECONDS},
+    "watchdog": {"number": {"minimum": 0.05, "maximum": 1e10}},
+    "after": {"object": {"propertyNames": {"minLength": 1}}},
+    "ready.fd": {"integer": {"minimum": 3, "maximum": 255}},
+    "ready.tcp": {"string": _HOST_PORT},
+    "ready.http": {"string": _URL},
+    "ready.exec": _COMMAND,
+    "ready.log": {"string": {"minLength": 1, "format": "regex"}},
+    "ready.timeout": {"number": _PERIOD},
+    "ready.period": {"number": _PERIOD},
+    "check.http": {"string": _URL},
+    "check.tcp": {"string": _HOST_PORT},
+    "check.exec": _COMMAND,
+    "check.heartbeat": {"string": _TEXT},
+    "check.period": {"number": _PERIOD},
+    "check.timeout": {"number": _PERIOD},
+    "check.failure_threshold": {"integer": {"minimum": 1, "maximum": 1000}},
+    "check.success_threshold": {"integer": {"minimum": 1, "maximum": 1000}},
+    "check.grace": {"number": _PERIOD_OR_NONE},
+    "sockets": {"object": {"propertyNames": {"pattern": "^[!-9;-~]{1,255}$"}}, "item": {"string": _ADDRESS}},
+    "sockets.address": {"string": _ADDRESS},
+    "sockets.backlog": {"integer": {"minimum": 1, "maximum": 1 << 16}},
+    "sockets.mode": {"string": {"pattern": "^0?[0-7]{3}$"}},
+    "schedule.every": {"number": _PERIOD},
+    "schedule.jitter": {"number": _PERIOD_OR_NONE},
+    "schedule.timeout": {"number": _PERIOD},
+    "schedule.grace": {"number": _PERIOD_OR_NONE},
+    "schedule.retries": {"integer": {"minimum": 0, "maximum": 1000}},
+    "schedule.retry_delay": {"number": _PERIOD},
+    "schedule.late_after": {"number": _PERIOD_OR_NONE},
     "log.max_bytes": {"integer": {"minimum": 4096, "maximum": config.LARGEST_LIMIT}, "string": _SIZE_TEXT},
     "log.keep": {"integer": {"minimum": 0, "maximum": 100_000}},
     "log.stdout": {"string": _FILE},
@@ -57,7 +92,18 @@ _BOUNDS: dict[str, dict[str, Any]] = {
     "give_up.within": {"number": {"exclusiveMinimum": 0, "maximum": 1e10}},
     "give_up.retry_after": {"number": _SECONDS},
 }  # fmt: skip
-_STRUCTS = {"ProcessConfig": "", "LogConfig": "log.", "GiveUp": "give_up."}
+_STRUCTS = {
+    "ProcessConfig": "", "LogConfig": "log.", "GiveUp": "give_up.", "Ready": "ready.", "After": "after.",
+    "Check": "check.", "Socket": "sockets.", "Schedule": "schedule.",
+}  # fmt: skip
+# Of which keys there must be exactly one.
+_ONE_OF = {
+    "Ready": ("notify", "fd", "tcp", "http", "exec", "log"),
+    "Check": ("http", "tcp", "exec", "heartbeat"),
+    "Schedule": ("every", "cron"),
+}
+# The parts of the documentation's page that explain the keys of an object.
+_SECTIONS = ("ready", "after", "check", "sockets", "schedule", "log")
 # Keys that the documentation explains by an example, not in a table.
 _BY_EXAMPLE = {
     "give_up": "When to give up: after so many failures within so many seconds. Without it, never.",
@@ -69,9 +115,11 @@ _BY_EXAMPLE = {
 
 def config_schema(page: str) -> dict[str, Any]:
     """The schema of a config file. `page` is the text of the configuration reference, where the keys are explained."""
-    keys, _, log_keys = page.partition("\n### `log`")
-    log = {f"log.{name}": text for name, text in _table(log_keys).items()}
-    descriptions = _table(keys.partition("\n## Keys")[2]) | log | _BY_EXAMPLE
+    keys = page.partition("\n## Keys")[2]
+    descriptions = _table(keys.partition("\n### ")[0]) | _BY_EXAMPLE
+    for section in _SECTIONS:
+        words = keys.partition(f"\n### `{section}`")[2].partition("\n### ")[0]
+        descriptions |= {f"{section}.{name}": text for name, text in _table(words).items()}
     found = msgspec.json.schema(config.ProcessConfig)
     for struct, prefix in _STRUCTS.items():
         properties = found["$defs"][struct]["properties"]
@@ -82,8 +130,11 @@ def config_schema(page: str) -> dict[str, Any]:
     properties = top["properties"]
     _narrow_limits(properties["limits"])
     _narrow_stop(properties["stop"])
-    for name in sorted(config.RESERVED_KEYS - config.KNOWN_KEYS):
-        properties[name] = {"description": "Set aside for coming versions; has no effect yet.", "deprecated": True}
+    for struct, ways in _ONE_OF.items():
+        # Given and not null, or not false for `notify`.
+        found["$defs"][struct]["oneOf"] = [
+            {"required": [way], "properties": {way: {"not": {"enum": [None, False]}}}} for way in ways
+        ]
     for struct in found["$defs"].values():
         del struct["title"], struct["description"]
     return {

@@ -50,6 +50,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     waiting_for: tuple[str, ...] = ()  # what is not met yet, for WAITING
     memory: int | None = None  # bytes of its whole tree, when that is watched
     rolled_back: str | None = None  # why the newest definition was taken back
+    said: str = ""  # its own words, as told by sd_notify
+    phase: str = ""  # reloading or stopping, when it has said that it does
+    healthy: bool | None = None  # whether its checks say that the running instance works; None: nobody has said
+    health: str = ""  # why it is not healthy
+    late: str = ""  # for a job: why it should have run by now
+    job: bool = False  # it has a schedule, and need not run
     failures: tuple[float, ...] = ()  # when it failed lately (wall-clock seconds), where that counts
 
 

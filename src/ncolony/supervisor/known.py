@@ -38,8 +38,8 @@ class Known:
     """What the supervisor knows of one name."""
 
     __slots__ = (
-        "applied", "definition", "dropped", "file", "holding", "identity", "index", "last_exit", "memory", "pid",
-        "problem", "process", "rolled_back", "started", "timed", "troubles",
+        "applied", "definition", "dropped", "file", "health", "healthy", "holding", "identity", "index", "last_exit",
+        "late", "memory", "phase", "pid", "problem", "process", "rolled_back", "said", "started", "timed", "troubles",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -58,6 +58,11 @@ class Known:
         self.troubles: dict[str, str] = {}  # with its output, by what is concerned
         self.dropped = 0  # bytes of its output, since it was started
         self.holding: tuple[str, ...] = ()  # what a stop waits for
+        self.healthy: bool | None = None  # the running instance, as its checks say
+        self.health = ""  # why it is not
+        self.said = ""  # its own words (sd_notify STATUS)
+        self.phase = ""  # "reloading" or "stopping", as it says itself
+        self.late = ""  # of a job: why it should have run by now
         self.memory: int | None = None  # bytes of its tree, as last measured
 
     @property

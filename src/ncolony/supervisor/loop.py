@@ -54,6 +54,7 @@ from .memory import MemoryWatch
 from .output import Output
 from .replacing import Replacing
 from .requests import Desk
+from .tending import Tending
 
 _log = Logger(namespace="ncolony")
 # A new supervisor waits this long for the lock: a forked child of the old one may hold it until its exec.
@@ -114,6 +115,7 @@ class Supervisor(Service):
         self._asked = False  # to end
         self._judging: Any = None  # the next look at definitions on trial
         self._memory = MemoryWatch(self)
+        self.tending = Tending(self)
 
     # starting
 
@@ -340,6 +342,7 @@ class Supervisor(Service):
         definition = known.definition
         identity = self._identities.new()
         known.identity, known.pid, known.started = identity, None, None
+        known.healthy, known.health, known.said, known.phase = None, "", "", ""
         if not self.hands.agreed:
             return  # first the keeper says what it holds: see _on_welcome
         try:
@@ -1114,6 +1117,12 @@ class Supervisor(Service):
             memory=known.memory,
             rolled_back=known.rolled_back,
             failures=tuple(wall + at - now for at in process.failed),
+            said=known.said,
+            phase=known.phase,
+            healthy=known.healthy if known.pid is not None else None,
+            health=known.health if known.pid is not None else "",
+            late=known.late,
+            job=definition is not None and definition.config.schedule is not None,
         )
 
     # the end

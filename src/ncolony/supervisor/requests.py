@@ -85,7 +85,9 @@ class Desk:
             self._act_on_one(file_name, message)
 
     def _act_on_one(
-        self, file_name: str, message: messages.Restart | messages.Start | messages.Stop | messages.Signal
+        self,
+        file_name: str,
+        message: messages.Restart | messages.Start | messages.Stop | messages.Signal | messages.Report,
     ) -> None:
         """One name: a process, or every copy of one."""
         colony = self._colony
@@ -100,6 +102,8 @@ class Desk:
             self.fail(file_name, problem or f"there is no process {message.name!r}")
         elif isinstance(message, messages.Signal):
             self._send_signals(file_name, [found[name] for name in processes], message)
+        elif isinstance(message, messages.Report):
+            self._note(file_name, processes, message)
         elif isinstance(message, messages.Stop):
             self._ask(file_name, processes, Goal.DOWN, lifecycle.Stop())
         elif all(definition is not None and not definition.config.enabled for definition in definitions):
@@ -108,6 +112,14 @@ class Desk:
             self._restart(file_name, processes, message.rolling)
         else:
             self._ask(file_name, processes, Goal.UP, lifecycle.Start())
+
+    def _note(self, file_name: str, names: list[str], message: messages.Report) -> None:
+        for name in names:
+            if why := self._colony.tending.reported(name, self._colony.known[name], message):
+                self.fail(file_name, why)
+                return
+        answer = Answer(accepted=True, state="done", names=tuple(printable(name) for name in names))
+        self._colony.inbox.answer(file_name, answer)
 
     # signals
 
