@@ -1,4 +1,4 @@
-"""Real services as processes of a colony: each on a port that the kernel picked, in a directory and as a user of its own.
+"""Real services as processes of a colony: each on a free port, in a directory and as a user of its own.
 
 `tools/services.sh` installs them. A test says with `needs` which ones it cannot do without.
 """
@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest

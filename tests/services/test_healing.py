@@ -41,7 +41,7 @@ def workers_of(pid: int) -> list[int]:
 
 @needs("postgres", "psql", "pg_isready", "redis-server", "redis-cli", "nginx", "curl")
 def test_killed_servers_come_back_with_their_data(open_colony: Colony) -> None:
-    """After SIGKILL of each main process the next instance has the port and the data: what was left of the tree went."""
+    """After SIGKILL of each main process the next instance has the port and the data: nothing was left of the tree."""
     colony = open_colony
     postgres, redis, nginx = put_all(colony)
     colony.start()
@@ -89,7 +89,7 @@ def test_hanging_servers_are_restarted_once(open_colony: Colony) -> None:
 
 @needs("nginx", "curl")
 def test_wrong_configuration_of_a_server_heals(open_colony: Colony) -> None:
-    """An nginx that cannot start, or listens elsewhere, says so in its status, whoever waits says for whom; both heal."""
+    """An nginx that cannot start, or listens elsewhere, says so in its status, who waits says for whom; both heal."""
     colony = open_colony
     nginx = Nginx(colony, "nginx")
     nginx.write("this is no configuration;\n")
@@ -122,7 +122,7 @@ def test_wrong_configuration_of_a_server_heals(open_colony: Colony) -> None:
 
 @needs("redis-server", "redis-cli")
 def test_supervisor_and_keeper_killed_under_servers(open_colony: Colony) -> None:
-    """A server under check answers on, and is not restarted, when supervisor and keeper are killed; its check goes on."""
+    """A server under check answers on, and is not restarted, when supervisor or keeper is killed; its check goes on."""
     colony = open_colony
     redis = Redis(colony, "redis")
     way = {"exec": redis.answers()}

@@ -46,8 +46,8 @@ def test_postgres_says_that_it_is_ready(open_colony: Colony) -> None:
     # SIGTERM lets sessions that are open go on: it stays while one does.
     client = postgres.client("SELECT pg_sleep(2)")
     colony.put("session", {"args": client, "restart": "never"})
-    postgres_is_busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND pid <> pg_backend_pid()"
-    colony.wait_for(lambda: postgres.query(postgres_is_busy) == "1", "a session is open")
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(2)'"
+    colony.wait_for(lambda: postgres.query(sessions) == "1", "a session is open")
     colony.post({"type": "STOP", "name": "postgres"})
     colony.wait_for_status("postgres", state="STOPPING", phase="stopping")
     colony.wait_for_status("postgres", 60, state="STOPPED")
@@ -68,7 +68,7 @@ while :; do sleep 0.1; done
 @needs("systemd-notify")
 @pytest.mark.parametrize("user", ["root", "nobody"])
 def test_shell_script_tells_by_systemd_notify(open_colony: Colony, user: str) -> None:
-    """A shell script's `systemd-notify` is heard, whoever it runs as, and its barrier is answered: each call succeeds."""
+    """A shell script's `systemd-notify` is heard, whoever it runs as, and its barrier answered: each succeeds."""
     colony = open_colony
     go = colony.root / "go"
     owner = {"uid": user} if user != "root" else {}

@@ -1,7 +1,7 @@
 """A worker of an application: `worker.py NOTES PORT CLIENT...`.
 
-At its start it runs the CLIENT and notes "found OUTPUT". At SIGTERM it notes "told TIME open" or "told TIME refused", by
-whether somebody listens on PORT, takes a second to finish, and notes "down TIME". Standard library only.
+At its start it runs the CLIENT and notes "found OUTPUT". At SIGTERM it notes "told TIME open" or "told TIME refused",
+by whether somebody listens on PORT, takes a second to finish, and notes "down TIME". Standard library only.
 """
 
 from __future__ import annotations
