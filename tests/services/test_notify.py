@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -44,12 +45,13 @@ def test_postgres_says_that_it_is_ready(open_colony: Colony) -> None:
     colony.wait_for_status("postgres", 60, state="RUNNING")
     assert postgres.query("SELECT 1") == "1"
     # SIGTERM lets sessions that are open go on: it stays while one does.
-    client = postgres.client("SELECT pg_sleep(2)")
-    colony.put("session", {"args": client, "restart": "never"})
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(2)'"
+    held = f'{{ echo "SELECT 1 AS held;"; exec sleep 1000; }} | {shlex.join(postgres.client("")[:-2])}'
+    colony.put("session", {"args": ["/bin/sh", "-c", held], "restart": "never"})
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = 'SELECT 1 AS held;'"
     colony.wait_for(lambda: postgres.query(sessions) == "1", "a session is open")
     colony.post({"type": "STOP", "name": "postgres"})
     colony.wait_for_status("postgres", state="STOPPING", phase="stopping")
+    colony.post({"type": "STOP", "name": "session"})
     colony.wait_for_status("postgres", 60, state="STOPPED")
 
 
