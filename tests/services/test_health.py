@@ -66,7 +66,7 @@ def statuses(asking: subprocess.Popen[str]) -> list[int]:
 
 @needs("nginx", "redis-server", "redis-cli", "curl")
 def test_curl_is_told_who_is_not_well(open_colony: Colony) -> None:
-    """/livez and /readyz tell, in time, what dies and what comes back; pages about one process tell of that one alone."""
+    """/livez and /readyz tell what dies and what comes back; a page about one process tells of that one alone."""
     colony = open_colony
     nginx, redis, health = Nginx(colony, "nginx"), Redis(colony, "redis"), Health(colony)
     delays = {"threshold": 3600, "min_restart_delay": 2, "max_restart_delay": 2}
@@ -97,7 +97,7 @@ def test_curl_is_told_who_is_not_well(open_colony: Colony) -> None:
 
 @needs("nginx", "curl")
 def test_curl_is_told_that_nobody_supervises(open_colony: Colony) -> None:
-    """While the supervisor is dead neither page is 200; the next one makes both so again, and no process is restarted."""
+    """While the supervisor is dead neither page is 200; the next one makes both so again, and restarts nothing."""
     colony = open_colony
     nginx, health = Nginx(colony, "nginx"), Health(colony)
     colony.put("nginx", nginx.config(ready={"http": nginx.url, "timeout": 60}, threshold=0.1))

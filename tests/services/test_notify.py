@@ -17,6 +17,11 @@ HERE = Path(__file__).resolve().parent
 _READY = {"notify": True, "timeout": 60}
 
 
+def tell(colony: Colony, *words: str) -> str:
+    """What `ncolony ctl` says to this."""
+    return colony.ctl("--state", str(colony.state), *words)
+
+
 @needs("redis-server", "redis-cli")
 def test_redis_says_that_it_is_ready(open_colony: Colony) -> None:
     """Redis with `supervised systemd` is RUNNING when it has said so, and its own words are in the status."""
@@ -30,7 +35,7 @@ def test_redis_says_that_it_is_ready(open_colony: Colony) -> None:
     assert status["said"] == "Ready to accept connections"
     assert status["ready_at"] >= redis.when("Ready to accept connections")
     assert redis.query("PING") == "PONG"
-    assert "Ready to accept connections" in colony.ctl("status", "redis", "--json")
+    assert "Ready to accept connections" in tell(colony, "status", "redis", "--json")
 
 
 @needs("postgres", "psql")
@@ -84,7 +89,7 @@ def test_shell_script_tells_by_systemd_notify(open_colony: Colony, user: str) ->
     go.touch()
     colony.wait_for_status("script", state="RUNNING", said="open for business")
     assert colony.wait_for_notes("script", beginning="ready ") == ["ready 0"]
-    assert "open for business" in colony.ctl("status", "script", "--json")
+    assert "open for business" in tell(colony, "status", "script", "--json")
     colony.post({"type": "STOP", "name": "script"})
     colony.wait_for_status("script", state="STOPPING", phase="stopping", said="closing")
     colony.wait_for_status("script", state="STOPPED")
@@ -105,7 +110,7 @@ def test_python_program_tells_by_sdnotify(colony: Colony) -> None:
     pid = colony.wait_until_running("telling")
     os.kill(pid, signal.SIGUSR1)
     colony.wait_for_status("telling", state="RUNNING", said="served 1")
-    assert "served 1" in colony.ctl("status", "telling")
+    assert "served 1" in tell(colony, "status", "telling")
     colony.post({"type": "STOP", "name": "telling"})
     colony.wait_for_status("telling", state="STOPPING", phase="stopping")
     colony.wait_for_status("telling", state="STOPPED")
@@ -125,5 +130,5 @@ def test_watchdog_restarts_who_falls_silent(colony: Colony, way: str) -> None:
     colony.wait_for_status("telling", 60, state="RUNNING", instance=2)
     colony.wait_for_notes("telling", 12 + len(colony.notes("telling", "petted ")), "petted ")
     assert len(ups(colony, "telling")) == 2
-    events = colony.ctl("events", "telling", "--json")
+    events = tell(colony, "events", "telling", "--json")
     assert "watchdog" in events.lower()
