@@ -81,7 +81,7 @@ def test_five_services_start_and_stop_in_order(open_colony: Colony) -> None:
     [down] = [float(line.split()[1]) for line in colony.notes("worker", "down ")]
     assert seen == "refused", "nginx still listened when the worker was told to stop"
     assert at_end["nginx"] <= float(told) + _BLUR_S
-    assert at_end["nginx"] <= redis.when("SIGTERM") + _BLUR_S
+    assert at_end["nginx"] <= redis.when("User requested shutdown") + _BLUR_S
     # PostgreSQL cuts its times to the millisecond.
     assert down <= postgres.when("received fast shutdown request") + 0.001
     assert postgres.when("database system is shut down") <= at_end["postgres"]
