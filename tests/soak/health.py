@@ -390,6 +390,8 @@ class Soak:
             return
         self.counts[part] += 1
         if part == "supervisor":
+            assert self.colony.process
+            self.colony.process.wait()
             self.killed_at = now()
             self.launch_at = now() + self.random.uniform(*_PAUSE)
 
