@@ -146,7 +146,7 @@ def test_warnings_fail_only_when_asked_to(colony: Colony) -> None:
 
 
 def test_files_that_wait_for_each_other(colony: Colony) -> None:
-    """A circle is a problem of each of its files; whom no file defines is a warning, where a whole directory is looked at."""
+    """A circle is a problem of each of its files; whom no file of the directory defines is a warning."""
     after = {"a": {"b": "ready"}, "b": {"a": "started"}, "c": {"a": "ready", "nobody": "ready"}, "d": {"c": "ready"}}
     write(colony.config, **{name: {"args": [SLEEP], "after": one} for name, one in after.items()})
     assert findings(colony.config) == [("a", "after", False), ("b", "after", False), ("c", "after", True)]
