@@ -85,3 +85,23 @@ def test_five_services_start_and_stop_in_order(open_colony: Colony) -> None:
     # PostgreSQL cuts its times to the millisecond.
     assert down <= postgres.when("received fast shutdown request") + 0.001
     assert postgres.when("database system is shut down") <= at_end["postgres"]
+
+
+# Notes its own end, which takes a second.
+_SLOW = 'trap \'sleep 1; echo down >>"$1"; exit\' TERM; echo up >>"$1"; while :; do sleep 0.05; done'
+_QUICK = 'trap \'cat "$2" >>"$1"; exit\' TERM; echo up >>"$1"; while :; do sleep 0.05; done'
+
+
+def test_who_has_ended_still_stands_between_two_others(colony: Colony) -> None:
+    """A worker that waits for a migration to complete stops before the database that the migration waited for."""
+    shell = ("/bin/sh", "-c")
+    worker, database = (str(colony.notes_directory / name) for name in ("worker", "database"))
+    colony.put("database", {"args": [*shell, _QUICK, "sh", database, worker]})
+    colony.put("migrate", {"args": ["/bin/true"], "restart": "never", "after": {"database": "started"}})
+    colony.put("worker", {"args": [*shell, _SLOW, "sh", worker], "after": {"migrate": "completed"}})
+    colony.start()
+    colony.wait_for_notes("worker", beginning="up")
+    colony.wait_for_notes("database", beginning="up")
+    assert colony.stop() == 0
+    # What the database found noted by the worker when it was told to stop.
+    assert colony.notes("database") == ["up", "up", "down"]
