@@ -153,9 +153,12 @@ class Soak:
         if self.killed_at is None and process.poll() is not None:
             self.fault(f"the supervisor ended by itself with {process.returncode}")
             self.killed_at, self.launch_at = at, at
-        if self.killed_at is not None and process.poll() is not None and at >= self.launch_at:
-            self.launch()
-        elif self.killed_at is not None and (self.colony.supervisor() or {}).get("pid") == process.pid:
+        if self.killed_at is None:
+            return
+        if process.poll() is not None:
+            if at >= self.launch_at:
+                self.launch()
+        elif (self.colony.supervisor() or {}).get("pid") == process.pid:
             self.outages.append((self.killed_at - _OUTAGE_SLACK_S, at + _OUTAGE_SLACK_S))
             self.killed_at = None
 
