@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 if str(HERE.parent) not in sys.path:
     sys.path.insert(0, str(HERE.parent))
 
-from chaos.storm import set_subreaper  # noqa: E402
+from chaos.storm import reap_all_but, set_subreaper  # noqa: E402
 from colony import MARK, Colony, descriptors, is_alive  # noqa: E402
 from soak.cast import AILMENTS, Cast, Player  # noqa: E402
 from soak.judge import Ledger, Runs, judge_runs, total  # noqa: E402
@@ -67,16 +67,20 @@ class Size:
     pid: int
     pss_kib: int
     descriptors: int
+    cpu_s: float
+    at: float
 
 
 def size_of(pid: int) -> Size | None:
     """What a process takes now; None when it has ended."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     [pss] = [int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")]
-    return Size(pid, pss, len(descriptors(pid)))
+    cpu_s = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    return Size(pid, pss, len(descriptors(pid)), cpu_s, now())
 
 
 class Soak:
@@ -85,8 +89,7 @@ class Soak:
     def __init__(self, root: Path, seed: int, scale: float = 1.0, say: Callable[[str], None] = print) -> None:
         self.colony, self.seed, self.random, self.say = Colony(root), seed, random.Random(seed), say
         self.cast = Cast(root, scale)
-        crashing = {name for name, player in self.cast.players.items() if player.kind == "crashing"}
-        self.ledger = Ledger(self.cast.ledger, crashing, set(self.cast.jobs))
+        self.ledger = Ledger(self.cast.ledger, set(self.cast.jobs))
         self.diary = (root / "diary").open("w", encoding="utf-8", buffering=1)
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -95,7 +98,6 @@ class Soak:
         self.killed_at: float | None = None  # the supervisor, and no other is up yet
         self.launch_at = 0.0
         self.later: list[tuple[float, Callable[[], None]]] = []
-        self.cpu: dict[str, float] = {}
         self.began = self.settled = self.ended = now()
 
     # the run
@@ -190,11 +192,7 @@ class Soak:
 
     def reap(self) -> None:
         """What the kernel gives to us, as to a process 1, is reaped soon."""
-        supervisor = self.colony.process.pid if self.colony.process else 0
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
-        for pid in map(int, children.split()):
-            if pid != supervisor:
-                os.waitpid(pid, os.WNOHANG)
+        reap_all_but(self.colony.process.pid if self.colony.process else 0)
 
     def stop(self) -> None:
         """End the colony; nothing may be left."""
@@ -453,7 +451,9 @@ class Soak:
             sizes = [self.sizes.get(share, {}).get(part) for share in _MEASURED]
             kib = " / ".join(f"{size.pss_kib / 1024:.1f}" if size else "?" for size in sizes)
             opened = " / ".join(str(size.descriptors) if size else "?" for size in sizes)
-            rows.append((f"{part}: MiB (PSS)", kib, f"descriptors {opened}"))
+            early, later = sizes[1], sizes[2]
+            busy = (later.cpu_s - early.cpu_s) / (later.at - early.at) if early and later else 0.0
+            rows.append((f"{part}: MiB (PSS)", kib, f"descriptors {opened}, {busy:.1%} of a core"))
         lines = ["| what | how many | |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
         return "\n".join(lines), faults
 

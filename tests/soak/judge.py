@@ -37,10 +37,10 @@ class Life:
 class Ledger:
     """The players' record as it grows, and what is to be expected in it. Times are seconds since boot."""
 
-    def __init__(self, path: Path, crashing: set[str], jobs: set[str]) -> None:
+    def __init__(self, path: Path, jobs: set[str]) -> None:
         self._file = path.open("rb")
         self._rest = b""
-        self.crashing, self.jobs = crashing, jobs
+        self.jobs = jobs
         self.lives: dict[str, Life] = {}
         self.counts: Counter[str] = Counter()
         self.delays: dict[str, list[float]] = {}
