@@ -58,7 +58,7 @@ def _first(pulse: Pulse) -> FilePath[str] | None:
 
 
 def maybeAddHeart(master: Any) -> None:  # noqa: N802 (upstream's name)
-    """Add a heart to a service collection, such as a MultiService or an Application, under the name "heart", where one is asked for."""
+    """Add a heart, called "heart", to a MultiService, an Application or the like, where one is asked for."""
     service = makeService()
     if service is not None:
         service.setName("heart")
