@@ -22,6 +22,7 @@ from twisted.python.usage import UsageError
 
 from colony import SLEEP, Colony
 from ncolony.apps import health
+from ncolony.system.places import messages_directory, state_directory
 
 NOBODY = "no supervisor is running for these directories"
 
@@ -285,6 +286,22 @@ def test_one_of_the_colony(colony: Colony, endpoint: Start) -> None:
     assert status["last_exit"]["code"] == 0
 
 
+def test_the_colony_of_a_container(colony: Colony, tmp_path: Path) -> None:
+    """With nothing but the config directory it finds the colony that `ncolony run` has started for that."""
+    messages = messages_directory(colony.config)
+    colony.state = Path(state_directory(colony.config, messages))
+    config = ["--config", str(colony.config)]
+    try:
+        colony.start(command=[sys.executable, "-m", "ncolony", "run", *config])
+        one = Endpoint(config, tmp_path / "health.log").wait()
+        assert becomes(colony, one, "/healthz", 200) == "ok\n"
+        assert one.end() == (0, "")
+        assert colony.stop() == 0
+    finally:
+        shutil.rmtree(colony.state, ignore_errors=True)
+        shutil.rmtree(messages, ignore_errors=True)
+
+
 # Where it listens, and how it ends
 
 
@@ -352,9 +369,8 @@ def test_options_that_make_no_sense_are_refused(words: str) -> None:
     """A wrong place, a word too many, an unknown option: one line that names it."""
     with pytest.raises(UsageError):
         health.Options().parseOptions(["--messages=m", "--config=c", words])
-    for missing in (["--messages=m"], ["--config=c"]):
-        with pytest.raises(UsageError, match="DIR is required"):
-            health.Options().parseOptions(missing)
+    with pytest.raises(UsageError, match="--config DIR is required"):
+        health.Options().parseOptions(["--messages=m"])
 
 
 # A thousand processes

@@ -57,6 +57,7 @@ WELL: dict[str, Any] = {
         # jobs
         ({"state": "STOPPED", "job": True, "reason": "waits for its schedule"}, False, []),
         ({"state": "EXITED", "job": True, "reason": "exit code 3"}, False, []),
+        ({"state": "STARTING", "job": True}, False, []),
         ({"state": "FATAL", "job": True, "reason": "cannot be run"}, False, []),
         ({"state": "FATAL", "job": True, "reason": "bad", "problem": "bad"}, False, [("down", "FATAL: bad")]),
         ({"state": "EXITED", "job": True, "late": "due at 3:00"}, False, [("late", "due at 3:00")]),

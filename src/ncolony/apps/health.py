@@ -35,6 +35,7 @@ from ..ctllib.checkup import KEEPER, PROBLEMS, SUPERVISOR
 from ..ctllib.reports import Status
 from ..model.conditions import parse_host_port
 from ..model.names import printable
+from ..system.places import messages_directory
 
 _log = Logger(namespace="ncolony.health")
 
@@ -286,7 +287,7 @@ class Options(usage.Options):
     """Options of `ncolony-health`."""
 
     optParameters = [  # noqa: N815, RUF012 (Twisted's interface)
-        ["messages", None, None, "The colony's directory of messages"],
+        ["messages", None, None, "The colony's directory of messages [default: that of `ncolony run`]"],
         ["config", None, None, "The colony's directory of definitions"],
         ["state", None, None, "The supervisor's --state, if it has one"],
         ["listen", None, DEFAULT_LISTEN, "HOST:PORT to listen on, or PORT for every address; port 0: any free one"],
@@ -305,9 +306,8 @@ class Options(usage.Options):
 
         :raises usage.UsageError: when something is wrong.
         """
-        for name in ("messages", "config"):
-            if not self[name]:
-                raise usage.UsageError(f"--{name} DIR is required")
+        if not self["config"]:
+            raise usage.UsageError("--config DIR is required")
         self["listen"] = parse_listen(self["listen"])
 
 
@@ -315,6 +315,7 @@ def makeService(options: Options) -> Server:  # noqa: N802 (Twisted's interface)
     """The pages as a service, from parsed options."""
     from twisted.internet import reactor
 
-    places = Places(options["config"], options["messages"])
+    config, state = options["config"], options["state"]
+    places = Places(config, options["messages"] or messages_directory(config, state))
     ourselves = os.environ.get("NCOLONY_NAME", "")
-    return Server(reactor, options["listen"], Practice(places, options["state"], ourselves, time.monotonic))
+    return Server(reactor, options["listen"], Practice(places, state, ourselves, time.monotonic))

@@ -31,10 +31,8 @@ def ailments(status: Mapping[str, Any], succeeded: bool) -> list[tuple[str, str]
     if state == "RUNNING":
         if status.get("healthy") is False:
             found.append(("unhealthy", str(status.get("health") or "its checks say so")))
-    elif state == "STARTING":
-        found.append(("starting", _stands(status)))
     elif not _may_rest(status, succeeded):
-        found.append(("down", _stands(status)))
+        found.append(("starting" if state == "STARTING" else "down", _stands(status)))
     return found
 
 
