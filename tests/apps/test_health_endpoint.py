@@ -376,6 +376,12 @@ def test_options_that_make_no_sense_are_refused(words: str) -> None:
 # A thousand processes
 
 
+def cpu_seconds(pid: int) -> float:
+    """How much processor time a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_thousand_processes_are_told_of_in_milliseconds(colony: Colony, endpoint: Start) -> None:
     """Asked a hundred times it answers each time at once, though a thousand statuses are there and some change."""
     status = colony.state / "status"
@@ -388,16 +394,14 @@ def test_a_thousand_processes_are_told_of_in_milliseconds(colony: Colony, endpoi
         fcntl.flock(lock, fcntl.LOCK_EX)
     one = endpoint(colony)
     assert one.ask("/healthz")[:2] == (200, "ok\n")
-    took = []
+    before = cpu_seconds(one.process.pid)
     for number in range(100):
         written = status / f"p{number:03}"
         written.with_suffix(".new").write_text(json.dumps({"name": written.name, **record, "restarts": number}))
         written.with_suffix(".new").rename(written)
-        begin = time.perf_counter()
         assert one.ask("/readyz")[0] == 200
-        took.append(time.perf_counter() - begin)
-    # The half that was disturbed by other tests says nothing; 1 to 2 ms are usual.
-    assert sorted(took)[50] < 0.02
+    # Its own time, which no other test takes from it: 2 ms for each are usual, a busy machine's caches included.
+    assert cpu_seconds(one.process.pid) - before < 100 * 0.01
     (status / "p500").write_text(json.dumps({"name": "p500", **record, "state": "FATAL", "reason": "gave up"}))
     text = becomes(colony, one, "/readyz", 503)
     assert text == "[-]p500 failed: FATAL: gave up\nreadyz check failed\n"
