@@ -144,6 +144,26 @@ def test_supervisor_and_keeper_killed_under_servers(open_colony: Colony) -> None
     assert len(ups(colony, "redis")) == 2
 
 
+@needs("redis-server", "redis-cli")
+def test_who_is_bound_to_a_server_goes_and_comes_with_it(open_colony: Colony) -> None:
+    """With `bind`, a client is stopped when its server dies, waits, and is started when the server is ready again."""
+    colony = open_colony
+    redis = Redis(colony, "redis")
+    delays = {"threshold": 3600, "min_restart_delay": 1, "max_restart_delay": 1}
+    colony.put("redis", redis.config(ready={"exec": redis.answers(), "timeout": 60}, **delays))
+    client = stamped(colony, "client", "/bin/sleep", "1000")
+    colony.put("client", {"args": client, "after": {"redis": {"when": "ready", "bind": True}}})
+    colony.start()
+    first = colony.wait_until_running("client")
+    os.kill(colony.wait_until_running("redis"), signal.SIGKILL)
+    waiting = colony.wait_for_status("client", state="WAITING")
+    assert "redis" in str(waiting["waiting_for"]), waiting
+    assert not is_alive(first)
+    second = colony.wait_until_running("client", instance=2)
+    assert second != first
+    assert ups(colony, "client")[1] > redis.when("Ready to accept connections", ups(colony, "redis")[1])
+
+
 def _kill_keeper(colony: Colony) -> None:
     keeper = colony.keeper_pid()
     assert keeper is not None

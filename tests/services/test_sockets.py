@@ -14,15 +14,14 @@ from pathlib import Path
 import pytest
 
 from colony import Colony
-from services.peers import free_port, needs, path_of
+from services.peers import free_port, needs, path_of, run
 
 HERE = Path(__file__).resolve().parent
 RESTARTS = 20
 
 
-def put_web(colony: Colony) -> str:
-    """Two copies of gunicorn on one socket; the URL."""
-    port = free_port()
+def put_web(colony: Colony, address: str) -> None:
+    """Two copies of gunicorn on one socket."""
     # It takes the sockets in LISTEN_FDS, and says READY=1 by itself.
     options = ("--workers", "1", "--no-control-socket", "--chdir", str(HERE), "--worker-tmp-dir", "/dev/shm")
     colony.put(
@@ -30,7 +29,7 @@ def put_web(colony: Colony) -> str:
         {
             "args": [sys.executable, "-m", "gunicorn", *options, "pages:application"],
             "env": {"NOTES": str(colony.notes_directory / "web"), "PYTHONDONTWRITEBYTECODE": "1"},
-            "sockets": {"http": f"tcp:127.0.0.1:{port}"},
+            "sockets": {"http": address},
             "instances": 2,
             "ready": {"notify": True},
             # Requests that it has accepted are answered first: SIGTERM to the arbiter, not to its worker.
@@ -39,6 +38,15 @@ def put_web(colony: Colony) -> str:
             "threshold": 0.1,
         },
     )
+
+
+def put_and_start(colony: Colony) -> str:
+    """The two copies on a port, running; the URL."""
+    port = free_port()
+    put_web(colony, f"tcp:127.0.0.1:{port}")
+    colony.start()
+    for copy in ("web:0", "web:1"):
+        colony.wait_until_running(copy)
     return f"http://127.0.0.1:{port}/"
 
 
@@ -82,10 +90,7 @@ def figures(said: str) -> dict[str, int]:
 @needs("ab", "curl")
 def test_no_request_fails_over_rolling_restarts(colony: Colony) -> None:
     """Twenty rolling restarts of two copies on one socket, under load: every request is answered with 200."""
-    url = put_web(colony)
-    colony.start()
-    for copy in ("web:0", "web:1"):
-        colony.wait_until_running(copy)
+    url = put_and_start(colony)
     with load(*ab(url)) as end:
         restart(colony, RESTARTS)
         said = end()
@@ -104,10 +109,7 @@ def test_no_request_fails_over_rolling_restarts(colony: Colony) -> None:
 @needs("wrk")
 def test_connections_wait_while_nobody_accepts(colony: Colony) -> None:
     """Both copies restarted at once, and the supervisor killed, under load: connections wait, and none is refused."""
-    url = put_web(colony)
-    colony.start()
-    for copy in ("web:0", "web:1"):
-        colony.wait_until_running(copy)
+    url = put_and_start(colony)
     with load(path_of("wrk"), "-t1", "-c4", "-d1000", "--timeout", "60", url) as end:
         colony.send({"type": "RESTART", "name": "web"}, 60)
         colony.kill()
@@ -118,3 +120,19 @@ def test_connections_wait_while_nobody_accepts(colony: Colony) -> None:
     assert re.search(r"[1-9]\d* requests in", said), said
     assert "Socket errors" not in said, said
     assert "Non-2xx" not in said, said
+
+
+@needs("curl")
+def test_requests_wait_on_a_unix_socket(colony: Colony) -> None:
+    """On a unix socket too: a request that comes after the death of every copy is answered by the next one."""
+    path = colony.root / "web.sock"
+    put_web(colony, f"unix:{path}")
+    colony.start()
+    pids = [colony.wait_until_running(copy) for copy in ("web:0", "web:1")]
+    ask = (path_of("curl"), "-sS", "--fail", "--max-time", "30", "--unix-socket", str(path), "http://web/")
+    assert run(*ask) == "ok"
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert run(*ask) == "ok"
+    for copy in ("web:0", "web:1"):
+        colony.wait_until_running(copy, instance=2)

@@ -10,6 +10,7 @@ The exit code is 0 when all held; else it is 1, what failed is said, and the dir
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import random
@@ -52,6 +53,8 @@ _MORE_SHARE, _MORE_KIB, _MORE_DESCRIPTORS = 0.15, 4096, 24
 _DEEDS = {
     "kill": 4, "ail": 6, "pause": 1, "freeze plain": 1, "break reported": 1, "edit": 2, "edit live": 1, "ask": 1,
 }  # fmt: skip
+# What the history says of a restart that followed an ailment.
+_REASONS = {"watched": "watchdog", "breakable": "exec", "beating": "heartbeat", "http": "http", "tcp": "tcp"}
 _SHOWN_FAULTS = 30
 
 
@@ -146,6 +149,7 @@ class Soak:
         self.reap()
         self.ledger.read()
         self.ledger.overdue(at, _PATIENCE_S)
+        self.look_into_reasons()
         due = [deed for when, deed in self.later if when <= at]
         self.later = [(when, deed) for when, deed in self.later if when > at]
         for deed in due:
@@ -163,6 +167,20 @@ class Soak:
         elif (self.colony.supervisor() or {}).get("pid") == process.pid:
             self.outages.append((self.killed_at - _OUTAGE_SLACK_S, at + _OUTAGE_SLACK_S))
             self.killed_at = None
+
+    def look_into_reasons(self) -> None:
+        """Who was sick must have been restarted for what was wrong with it."""
+        for name, what in self.ledger.done:
+            word = _REASONS.get(self.cast.players[name].kind)
+            if what in ("killed", "edited", "asked for") or word is None:
+                continue
+            lines = (self.colony.state / "history" / name).read_text(encoding="utf-8").splitlines()
+            reason = json.loads(lines[-1])["reason"]
+            if word in reason:
+                self.counts["reasons"] += 1
+            else:
+                self.fault(f"{name}, {what}: the history says that it was stopped for {reason!r}")
+        self.ledger.done.clear()
 
     def wait(self, predicate: Callable[[], bool], what: str, timeout: float) -> bool:
         """Go on until it holds; a fault when it does not in time."""
@@ -442,6 +460,7 @@ class Soak:
             rows.append((what, counts[what], done))
         rows += [
             ("harmless deeds", self.counts["harmless deeds"], "restarts 0"),
+            ("restarts of the sick, by their history", self.counts["reasons"], ""),
             ("restarts without a cause", counts["spurious"], f"causes without a restart {counts['missing']}"),
             ("runs of jobs due", runs.due, f"missed {runs.missed}, doubled {runs.doubled}, latest {runs.latest:.1f} s"),
             ("left out while no supervisor ran", runs.left_out, ""),
