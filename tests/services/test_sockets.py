@@ -136,3 +136,21 @@ def test_requests_wait_on_a_unix_socket(colony: Colony) -> None:
     assert run(*ask) == "ok"
     for copy in ("web:0", "web:1"):
         colony.wait_until_running(copy, instance=2)
+
+
+@needs("curl")
+def test_twisted_web_takes_its_socket_by_name(colony: Colony) -> None:
+    """Twisted's own web server on its `systemd:` endpoint serves on, and callers wait, when it is killed."""
+    (colony.root / "index.html").write_text("hello from twisted", encoding="ascii")
+    port = free_port()
+    # The first one is not for the web server: it finds its own by the name.
+    sockets = {"other": "tcp:127.0.0.1:0", "http": f"tcp:127.0.0.1:{port}"}
+    server = ("web", "--listen", "systemd:domain=INET:name=http", "--path", str(colony.root))
+    colony.put("web", {"args": [sys.executable, "-m", "twisted", *server], "sockets": sockets, "threshold": 0.1})
+    colony.start()
+    ask = (path_of("curl"), "-sS", "--fail", "--max-time", "30", f"http://127.0.0.1:{port}/index.html")
+    pid = colony.wait_until_running("web")
+    assert run(*ask) == "hello from twisted"
+    os.kill(pid, signal.SIGKILL)
+    assert run(*ask) == "hello from twisted"
+    colony.wait_until_running("web", instance=2)
