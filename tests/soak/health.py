@@ -55,6 +55,8 @@ _DEEDS = {
 }  # fmt: skip
 # What the history says of a restart that followed an ailment.
 _REASONS = {"watched": "watchdog", "breakable": "exec", "beating": "heartbeat", "http": "http", "tcp": "tcp"}
+# A supervisor that ends by itself so often does not come up any more.
+_MOST_ENDS = 2
 _SHOWN_FAULTS = 30
 
 
@@ -100,6 +102,7 @@ class Soak:
         self.outages: list[tuple[float, float]] = []
         self.killed_at: float | None = None  # the supervisor, and no other is up yet
         self.launch_at = 0.0
+        self.launched = False  # and not killed since
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.began = self.settled = self.ended = now()
 
@@ -154,17 +157,19 @@ class Soak:
         self.later = [(when, deed) for when, deed in self.later if when > at]
         for deed in due:
             deed()
+        self.look_after_supervisor(at)
+
+    def look_after_supervisor(self, at: float) -> None:
+        """Start another one when it is due; note how long there was none."""
         process = self.colony.process
         assert process
-        if self.killed_at is None and process.poll() is not None:
+        if self.launched and process.poll() is not None:
+            self.counts["ends"] += 1
             self.fault(f"the supervisor ended by itself with {process.returncode}")
-            self.killed_at, self.launch_at = at, at
-        if self.killed_at is None:
-            return
-        if process.poll() is not None:
-            if at >= self.launch_at:
-                self.launch()
-        elif (self.colony.supervisor() or {}).get("pid") == process.pid:
+            self.launched, self.launch_at, self.killed_at = False, at + 1, self.killed_at or at
+        if not self.launched and at >= self.launch_at:
+            self.launch()
+        elif self.launched and self.killed_at and (self.colony.supervisor() or {}).get("pid") == process.pid:
             self.outages.append((self.killed_at - _OUTAGE_SLACK_S, at + _OUTAGE_SLACK_S))
             self.killed_at = None
 
@@ -186,7 +191,7 @@ class Soak:
         """Go on until it holds; a fault when it does not in time."""
         end = now() + timeout
         while not predicate():
-            if now() > end:
+            if now() > end or self.counts["ends"] > _MOST_ENDS:
                 self.fault(f"not within {timeout:g} s: {what}: {self.missing()}")
                 return False
             self.turn()
@@ -206,7 +211,7 @@ class Soak:
                 stderr=output,
                 start_new_session=True,
             )
-        self.counts["supervisors"] += 1
+        self.launched = True
 
     def reap(self) -> None:
         """What the kernel gives to us, as to a process 1, is reaped soon."""
@@ -411,7 +416,7 @@ class Soak:
         if part == "supervisor":
             assert self.colony.process
             self.colony.process.wait()
-            self.killed_at = now()
+            self.launched, self.killed_at = False, now()
             self.launch_at = now() + self.random.uniform(*_PAUSE)
 
     # the verdict
