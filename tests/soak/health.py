@@ -37,10 +37,10 @@ from soak.judge import Ledger, Runs, judge_runs, total  # noqa: E402
 
 OPTIONS = ("-t", "0.5", "-m", "0.2", "-M", "2", "-k", "2", "--log-budget", "1024M")
 COMPANIONS = ("ncolony-check", "ncolony-jobs")
-PARTS = ("supervisor", "keeper", *(() if os.environ.get("NOCOMP") else COMPANIONS))
+PARTS = ("supervisor", "keeper", *COMPANIONS)
 # Shares of the time: when the parts are killed, and when they are measured.
 _KILLS, _MEASURED = (0.1, 0.45), (0.1, 0.5, 1.0)
-_BETWEEN_KILLS, _PAUSE, _BETWEEN_DEEDS = (3.0, 7.0), (0.0, 0.3), (0.15, 0.6)
+_BETWEEN_KILLS, _PAUSE, _BETWEEN_DEEDS = (2.0, 5.0), (0.0, 0.3), (0.15, 0.6)
 _TURN_S = 0.02
 # A process is left alone for so long after each start: a second deed at once would tell nothing.
 _REST_S = 4.0
@@ -101,6 +101,7 @@ class Soak:
         self.sizes: dict[float, dict[str, Size]] = {}
         self.outages: list[tuple[float, float]] = []
         self.killed_at: float | None = None  # the supervisor, and no other is up yet
+        self.next_parts: list[str] = []
         self.launch_at = 0.0
         self.launched = False  # and not killed since
         self.later: list[tuple[float, Callable[[], None]]] = []
@@ -403,10 +404,12 @@ class Soak:
 
     def kill_part(self) -> None:
         """SIGKILL supervisor, keeper or a companion."""
-        part = self.random.choice(PARTS)
-        pid = self.pids().get(part)
+        # Each in turn, in an order of chance: in a short time too.
+        self.next_parts = self.next_parts or self.random.sample(PARTS, len(PARTS))
+        pid = self.pids().get(self.next_parts[-1])
         if pid is None:
             return
+        part = self.next_parts.pop()
         self.note(f"kill the {part}, pid {pid}")
         try:
             os.kill(pid, signal.SIGKILL)
