@@ -41,6 +41,7 @@ class Found:
         self.identity, self.intent, self.pid, self.held = identity, intent, pid, held
         self.end: dict[str, Any] = {}
         self.recorded = True
+        self.ready = False  # it has said so
 
 
 def find(journal: Journal, handover: dict[str, Any], room: int) -> tuple[list[Found], dict[str, dict[str, Any]]]:
@@ -79,6 +80,7 @@ def _prove(
 ) -> Found | None:
     """What became of one instance; None when it was never started."""
     found = Found(identity, steps["intent"])
+    found.ready = steps.get("said", {}).get("READY") == "1"
     if _is_recorded(steps):
         recorded = steps.get("record") or steps["found"]
         pid, began = recorded["pid"], recorded["began"]
@@ -125,6 +127,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
+def _is_given(one: object) -> bool:
+    """Whether it is a socket that was given to an instance: its key, the number it got, where it is bound."""
+    is_whole = isinstance(one, list) and len(one) == 3
+    return is_whole and isinstance(one[0], str) and _is_number(one[1]) and isinstance(one[2], str)
+
+
 def is_time(value: object) -> bool:
     """Seconds that one can reckon with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1 << 63
@@ -151,6 +159,10 @@ def sensible(identity: str, intent: dict[str, Any]) -> dict[str, Any]:
     found["stop"] = sensible_stop(intent.get("stop"))
     found["scope"] = sensible_scope(intent.get("scope"))
     found["since"] = since if _is_number(since) else 0
+    found["uid"] = intent.get("uid") if _is_number(intent.get("uid")) else None
+    found["ready"] = intent.get("ready") if _is_number(intent.get("ready")) else None
+    given = intent.get("given")
+    found["given"] = [one for one in given if _is_given(one)] if isinstance(given, list) else []
     # What it names is emptied and removed in the end.
     if cgroup is not None and not (isinstance(cgroup, str) and cgroup.endswith(f"/{group_name(identity)}")):
         del found["cgroup"]
