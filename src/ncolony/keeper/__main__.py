@@ -297,7 +297,7 @@ class Keeper:
         self.tell({"is": "started", "id": identity, **about, **instance.since()})
 
     def furnish(self, instance: Instance) -> dict[int, int]:
-        """Open what an instance is given, and let the supervisor have it first; what is passed to it, by its numbers."""
+        """Open what an instance is given, and let the supervisor have it first; what is passed on, by its numbers."""
         for pipe in instance.pipes:
             self.open_fifo(pipe)
         try:
@@ -311,7 +311,7 @@ class Keeper:
     def room(self) -> int:
         """How many descriptors there are left for instances; some are kept free for their logs and ends."""
         limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers) - len(self.doors.keys())
+        return limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers) - len(self.doors.opened())
 
     def note(self, instance: Instance, line: dict[str, Any]) -> None:
         """Add to the journal. On a full disk it is known to us alone, and to what the process itself tells."""
@@ -434,7 +434,7 @@ class Keeper:
 
     def leave(self) -> None:
         """Say so and end, with what was kept for instances."""
-        for key in self.doors.keys():
+        for key in self.doors.opened():
             self.doors.close(key)
         self.tell({"is": "leaving"})
         self.flush()

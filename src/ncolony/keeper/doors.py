@@ -31,7 +31,8 @@ class Doors:
     def __init__(self, safe: Safe) -> None:
         self.safe = safe
 
-    def keys(self) -> list[str]:
+    def opened(self) -> list[str]:
+        """The keys of all."""
         return [key for key in self.safe.held if key.startswith(LISTEN)]
 
     def open_all(self, order: dict[str, Any]) -> list[list[Any]]:
@@ -61,7 +62,7 @@ class Doors:
 
     def close(self, key: str) -> None:
         """Close one; the file of a unix socket goes with it, unless somebody else listens there by now."""
-        if key not in self.keys():
+        if key not in self.opened():
             return
         with _socket(self.safe.held[key]) as door:
             path = door.getsockname() if door.family == socket.AF_UNIX else ""
@@ -130,7 +131,7 @@ def _is_answered(path: str) -> bool:
 
 
 def _give(path: str, mode: int, uid: int | None, gid: int | None) -> None:
-    """Make the file of a socket the user's. Through a descriptor: the directory may be another's, who may swap files."""
+    """Make the file of a socket the user's. By a descriptor: the directory may be another's, who may swap files."""
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
     try:
         found, it = os.fstat(descriptor), f"/proc/self/fd/{descriptor}"

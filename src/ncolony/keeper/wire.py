@@ -35,7 +35,7 @@ def identity_of(name: str) -> str:
 
 
 def notify_address(state: str, identity: str) -> str:
-    """Where an instance says how it is (sd_notify): a path, or "@" and a name that is no file where that is too long."""
+    """Where an instance says how it is (sd_notify): a path, or where that is too long "@" and a name."""
     path = f"{state}/notify/{identity}"
     return path if len(os.fsencode(path)) <= _LONGEST_ADDRESS else f"@ncolony/{identity}"
 

@@ -230,10 +230,12 @@ class Hands:
         if gives and self.protocol < _SINCE["give"]:
             raise Impossible(f"cannot give it what it needs ({', '.join(gives)}): the keeper is of an older version")
         made, (out, err, ready) = [], _pipes(identity)
+        names = [out, *([err] if self._splits(order) else ()), *([ready] if order.get("ready") else ())]
+        kept = [one for one in order.get("sockets", ()) if one["key"] not in self.kept]
         try:
-            for name in (out, *([err] if self._splits(order) else ()), *([ready] if order.get("ready") else ())):
-                if not self._make_room():
-                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            if not self._make_room(len(names) + len(kept) + bool(order.get("notify"))):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            for name in names:
                 os.mkfifo(f"{self._state}/fifo/{name}", 0o600)
                 made.append(name)
                 reach("spawn.fifo")
@@ -321,11 +323,11 @@ class Hands:
     def _room(self) -> int:
         return self._most() - len(self.fifos) - len(self._pidfds) - len(self.kept)
 
-    def _make_room(self) -> bool:
+    def _make_room(self, wanted: int = 1) -> bool:
         """Let go of pidfds, which are a help, where a pipe needs the descriptor; False when that is not enough."""
-        while self._room() <= 0 and self._pidfds:
+        while self._room() < wanted and self._pidfds:
             os.close(self._pidfds.popitem()[1])
-        return self._room() > 0
+        return self._room() >= wanted
 
     def sweep(self, present: set[str]) -> None:
         """Remove what is left of instances that the keeper does not hold: those whose order never reached it."""
@@ -381,6 +383,9 @@ class Hands:
     def leave(self) -> None:
         """Ask the empty keeper to end."""
         self.leaving = True
+        for descriptor in self.kept.values():
+            os.close(descriptor)
+        self.kept.clear()
         self.order({"do": "leave"})
         self.flush()
 
@@ -408,9 +413,7 @@ class Hands:
     def _receive(self, peer: socket.socket) -> bytes:
         """What there is to read. A descriptor comes with the first byte of the message that tells of it."""
         data, about, flags, _ = peer.recvmsg(1 << 18, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-        found = [
-            content for level, kind, content in about if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-        ]
+        found = [content for level, kind, content in about if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)]
         for content in found:
             self._arrived += array.array("i", content[: len(content) // 4 * 4])
         if flags & socket.MSG_CTRUNC and not found:

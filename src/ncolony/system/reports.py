@@ -153,7 +153,7 @@ def checked(report: dict[str, Any]) -> dict[str, Any]:
     found = dict(report)
     if kind == "welcome":
         held = [one for one in report["held"] if _makes_sense(one)]
-        found["held"] = [{**one, "said": _printable(one.get("said", {}))} for one in held]
+        found["held"] = [{**one, "said": _printable(one["said"])} if "said" in one else one for one in held]
     if kind == "notify":
         found["said"] = _printable(report["said"])
     if kind == "tree":
