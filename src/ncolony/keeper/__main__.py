@@ -713,7 +713,7 @@ class Keeper:
             instance.pid, instance.held, instance.began = found.pid, found.held, tree.start_time(found.pid)
             instance.said = handover.get("said", {}).get(found.identity) or ({"READY": "1"} if found.ready else {})
             if not found.end:
-                self.attempt(functools.partial(self.adopt_descriptors, instance, fifos))
+                self.adopt_descriptors(instance, fifos)
             instance.adopted = found.held is not None or (bool(found.end) and found.identity not in ours)
             if not found.end and not found.recorded:
                 self.note(instance, adopt.record(found.pid))  # so far only its environment told whose it is
@@ -755,7 +755,10 @@ class Keeper:
         if instance.held is not None:
             for key, number, where in instance.given:
                 self.doors.take_from(instance.held.pidfd, key, number, where)
-        self.ears.open(instance, fifos)
+        try:
+            self.ears.open(instance, fifos)
+        except OSError as error:
+            print(f"cannot hear {instance.name}: {error.strerror}", file=sys.stderr)
 
     def hold(self, held: Held, died: Callable[[], None]) -> None:
         """Have `died` called when the process ends."""

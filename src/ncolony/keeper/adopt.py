@@ -129,8 +129,9 @@ def _is_number(value: object) -> bool:
 
 def _is_given(one: object) -> bool:
     """Whether it is a socket that was given to an instance: its key, the number it got, where it is bound."""
-    is_whole = isinstance(one, list) and len(one) == 3
-    return is_whole and isinstance(one[0], str) and _is_number(one[1]) and isinstance(one[2], str)
+    if not isinstance(one, list) or len(one) != 3:
+        return False
+    return isinstance(one[0], str) and _is_number(one[1]) and isinstance(one[2], str)
 
 
 def is_time(value: object) -> bool:

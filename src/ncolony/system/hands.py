@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -430,6 +431,9 @@ class Hands:
         if (kind == "notify" and identity not in self.fifos) or self.leaving:
             os.close(descriptor)
             return False
+        if descriptor <= 3:  # there the next keeper, which inherits it, has other things: see _start
+            low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 4)
+            os.close(low)
         if (former := self.kept.get(key)) is not None:
             os.close(former)
         self.kept[key] = descriptor
