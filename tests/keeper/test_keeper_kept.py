@@ -1,4 +1,4 @@
-"""What the keeper keeps for instances: the socket in which they say how they are, the pipe for "ready", their sockets."""
+"""What the keeper keeps for instances: where they say how they are and that they are ready, and their sockets."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def send(address: str, *datagrams: bytes) -> None:
 
 
 def said(line: Line, identity: str, key: str, value: str) -> Message:
-    """Wait until the keeper tells that the instance has said this; all that it has said until then, one after another."""
+    """Wait until the keeper tells that the instance has said this; all that it has said until then."""
     found: Message = {}
     while True:
         found |= line.wait_for("notify", id=identity)["said"]
@@ -192,7 +192,7 @@ def test_garbage_and_length(bench: Bench, line: Line) -> None:
 
 
 def test_ready_ends_a_reload(bench: Bench, line: Line) -> None:
-    """READY after RELOADING says that the reload is over, RELOADING after READY that one is under way, merged or not."""
+    """READY after RELOADING says that the reload is over, RELOADING after READY that one is under way."""
     identity = start(bench, line, "time.sleep(1000)")
     os.kill(bench.pid, signal.SIGSTOP)  # so that all of it is heard in one turn
     try:
@@ -221,7 +221,7 @@ def test_said_to_nobody_is_told_to_the_next(bench: Bench, line: Line) -> None:
 
 
 def test_ready_outlives_everybody(bench: Bench, line: Line) -> None:
-    """With keeper and supervisor killed, it is still known that an instance was ready, and the same address is heard."""
+    """With keeper and supervisor killed, it is still known that it was ready, and the same address is heard."""
     identity = start(bench, line, 'say("READY=1\\nSTATUS=up"); time.sleep(1000)')
     said(line, identity, "READY", "1")
     assert [step for step in bench.record(identity) if step["step"] == "said"] == [{"step": "said", "READY": "1"}]
@@ -257,7 +257,7 @@ def send_as(uid: int, address: str, datagram: bytes) -> str:
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
             send(address, datagram)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             os.write(theirs, type(error).__name__.encode())
         finally:
             os._exit(0)
@@ -422,7 +422,7 @@ def test_ready_without_a_keeper(bench: Bench, line: Line) -> None:
 
 
 def test_sockets_are_passed(bench: Bench, line: Line) -> None:
-    """Sockets are the instance's descriptors from 3 on, in their order, beside its pipe for "ready"; no other is open."""
+    """Sockets are the instance's descriptors from 3 on, in their order, beside its pipe for "ready"."""
     doors = [door(bench, "a"), door(bench, "b", "udp:127.0.0.1:0"), door(bench, "c", f"unix:{bench.root}/c.sock")]
     order = listening(bench, *doors, ready=20)
     os.mkfifo(bench.state / "fifo" / f"{order['id']}.ready")
@@ -628,7 +628,7 @@ def test_what_the_instance_made_of_the_number_is_not_taken(bench: Bench, line: L
 
 
 def test_another_supervisor_gets_all_of_it(bench: Bench, line: Line) -> None:
-    """Each supervisor that asks for it gets a duplicate of everything; one that does not ask, or an older one, nothing."""
+    """Each supervisor that asks for it gets a duplicate of everything; one that does not ask gets nothing."""
     order = listening(bench, door(bench), notify=True)
     begin(line, order)
     expected = {"listen/web/http", f"notify/{order['id']}"}

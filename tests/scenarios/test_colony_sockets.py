@@ -222,7 +222,7 @@ def _take_out(colony: Colony, port: int) -> None:
 
 @pytest.mark.parametrize("deed", [_remove, _disable, _stop, _take_out])
 def test_closed_when_nobody_wants_it(colony: Colony, port: int, deed: Callable[[Colony, int], None]) -> None:
-    """A socket is closed when its process is stopped or gone, so that nobody waits there for nothing; and comes back."""
+    """A socket is closed when its process is stopped or gone, so that nobody waits there in vain; and comes back."""
     colony.put("web", server(colony, port))
     colony.start()
     pid = colony.wait_until_running("web")

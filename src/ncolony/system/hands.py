@@ -422,7 +422,7 @@ class Hands:
         return data
 
     def _keep(self, key: object) -> bool:
-        """Hold a duplicate of what the keeper has, unless that is for an instance that is over."""
+        """Hold a duplicate of what the keeper has, unless that is for an instance that is over; True for a socket."""
         descriptor = self._arrived.popleft() if self._arrived else -1
         if descriptor < 0 or not isinstance(key, str):
             return False
@@ -437,7 +437,7 @@ class Hands:
         if (former := self.kept.get(key)) is not None:
             os.close(former)
         self.kept[key] = descriptor
-        return True
+        return kind == "listen"
 
     def _take_the_rest(self, peer: socket.socket) -> None:
         """What a keeper that is gone has sent us to hold, and we have not read yet."""
