@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,18 @@ def test_what_a_process_finds(colony: Colony, port: int) -> None:
     assert "LISTEN_FDS" not in environment_of(other)
     assert colony.send({"type": "STOP", "name": "web"})["state"] == "done"
     colony.wait_for(lambda: not os.path.exists(path), "the file of the unix socket is gone")
+
+
+def test_what_is_made_for_systemd_works(colony: Colony, port: int) -> None:
+    """Twisted, asked to listen on a socket of systemd's, does so on ours."""
+    args = [sys.executable, "-m", "twisted", "web", "--listen", "systemd:domain=INET:name=http"]
+    sockets = {"first": "tcp:127.0.0.1:0", "http": f"tcp:127.0.0.1:{port}"}
+    colony.put("web", {"args": args, "sockets": sockets})
+    colony.start()
+    colony.wait_for(lambda: is_open(port), "the socket is open")
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as caller:
+        caller.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert caller.recv(100).startswith(b"HTTP/1.")
 
 
 def test_a_rolling_restart_turns_nobody_away(colony: Colony, calling: Callers) -> None:
