@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from spawn import Journal
     from tree import Held
 
+# That number itself stands for nobody.
+_LARGEST_ID = (1 << 32) - 1
+
 
 @functools.cache
 def boot() -> str:
@@ -160,9 +163,9 @@ def sensible(identity: str, intent: dict[str, Any]) -> dict[str, Any]:
     found["stop"] = sensible_stop(intent.get("stop"))
     found["scope"] = sensible_scope(intent.get("scope"))
     found["since"] = since if _is_number(since) else 0
-    found["uid"] = intent.get("uid") if _is_number(intent.get("uid")) else None
-    found["ready"] = intent.get("ready") if _is_number(intent.get("ready")) else None
-    given = intent.get("given")
+    uid, ready, given = intent.get("uid"), intent.get("ready"), intent.get("given")
+    found["uid"] = uid if isinstance(uid, int) and _is_number(uid) and uid < _LARGEST_ID else None
+    found["ready"] = ready if _is_number(ready) else None
     found["given"] = [one for one in given if _is_given(one)] if isinstance(given, list) else []
     # What it names is emptied and removed in the end.
     if cgroup is not None and not (isinstance(cgroup, str) and cgroup.endswith(f"/{group_name(identity)}")):
