@@ -31,7 +31,7 @@ def result(sample: str) -> dict[str, Any]:
     """The findings and files of a sample, with names in place of what is particular to this machine."""
     path = SAMPLES / sample
     source = sources.load(str(path), environment="production")
-    sources.settle_names([source])
+    sources.settle([source])
     found = {
         "kind": source.kind,
         "findings": [str(finding) for finding in source.findings],

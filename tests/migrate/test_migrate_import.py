@@ -24,7 +24,7 @@ def load(path: Path, text: str, kind: str = "") -> Source:
     """What is found in a file with this text."""
     path.write_text(text, encoding="utf-8")
     source = sources.load(str(path), kind)
-    sources.settle_names([source])
+    sources.settle([source])
     return source
 
 
@@ -484,7 +484,7 @@ def test_any_bytes_are_answered(tmp_path_factory: pytest.TempPathFactory, kind: 
     path = tmp_path_factory.getbasetemp() / "bytes"
     path.write_bytes(data)
     source = sources.load(str(path), kind)
-    sources.settle_names([source])
+    sources.settle([source])
     write_all(source)
 
 
@@ -521,7 +521,7 @@ def test_any_pieces_are_answered(tmp_path_factory: pytest.TempPathFactory, kind:
     path = tmp_path_factory.getbasetemp() / "pieces.service"
     path.write_text(text, encoding="utf-8")
     source = sources.load(str(path), kind)
-    sources.settle_names([source])
+    sources.settle([source])
     write_all(source)
 
 
@@ -582,7 +582,7 @@ def test_names_that_collide_are_changed(tmp_path: Path) -> None:
     """Two programs of one name get two files, and a note says so."""
     one = load(tmp_path / "a.conf", "[program:web]\ncommand=a")
     two = load(tmp_path / "b.conf", "[program:web]\ncommand=b")
-    sources.settle_names([one, two])
+    sources.settle([one, two])
     assert [draft.name for source in (one, two) for draft in source.drafts] == ["web", "web-2"]
     assert any("called web-2" in finding.why for finding in two.findings)
 

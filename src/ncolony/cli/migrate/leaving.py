@@ -56,6 +56,12 @@ class Process:
     content: dict[str, Any]
     leftovers: list[Leftover] = dataclasses.field(default_factory=list)
 
+    @property
+    def stop_time(self) -> float:
+        """Seconds from the first signal to SIGKILL; of a job, its own."""
+        schedule = self.config.schedule
+        return self.kill_time if schedule is None or schedule.grace is None else schedule.grace
+
     def leave(self, key: str, why: str) -> None:
         """Note that a key of the file, such as "log.format", is not expressed, or not exactly."""
         value: Any = self.content
