@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ncolony import cli
-from ncolony.cli.migrate import leaving, sources, to_kubernetes, to_nomad, to_systemd
+from ncolony.cli.migrate import hcl, leaving, sources, to_kubernetes, to_systemd
 from ncolony.model import config
 
 RICH: dict[str, Any] = {
@@ -445,7 +445,7 @@ def test_job_of_a_process(colony: Path, tmp_path: Path) -> None:
 @settings(deadline=None)
 def test_hcl_text(value: str) -> None:
     """A text of HCL holds no template and no escape that HCL does not know, and says what it said."""
-    written = to_nomad.text(value)
+    written = hcl.text(value)
     assert not re.search(r"(?<![$])\$\{|(?<!%)%\{", written.replace("$${", "").replace("%%{", ""))
     assert set(re.findall(r"\\(.)", written.replace("\\\\", ""))) <= set('nrt"u')
     assert json.loads(written.replace("$${", "${").replace("%%{", "%{")) == value

@@ -69,10 +69,15 @@ def render(times: Times) -> str:
     :raises Refused: when there is none: a day of the month that has to be a certain day of the week.
     """
     days, weekdays = _field(times.days, 1, 31, may_star=False), _field(times.weekdays, 0, 6, may_star=False)
-    if not times.either and days != "*" and weekdays != "*":
+    if needs_both(times):
         days, weekdays = _both(times, days, weekdays)
     fields = [_field(times.minutes, 0, 59), _field(times.hours, 0, 23), days, _field(times.months, 1, 12), weekdays]
     return " ".join(fields if times.seconds == _AT_ZERO else [_field(times.seconds, 0, 59), *fields])
+
+
+def needs_both(times: Times) -> bool:
+    """Whether both the day of the month and that of the week must be right, which crons do not agree on."""
+    return not times.either and times.days != EVERY_DAY and times.weekdays != EVERY_WEEKDAY
 
 
 def _both(times: Times, days: str, weekdays: str) -> tuple[str, str]:

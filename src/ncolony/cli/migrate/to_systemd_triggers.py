@@ -40,9 +40,8 @@ def _listen(process: Process, name: str, socket: Socket) -> list[str] | None:
         if place is None or place != address.path:
             process.leave("sockets", f"{name}: systemd wants a plain path")
             return None
-        return [
-            f"ListenStream={units.escaped(place)}", f"Backlog={socket.backlog}", f"SocketMode={int(socket.mode, 8):04o}",
-        ]  # fmt: skip
+        mode = f"SocketMode={int(socket.mode, 8):04o}"
+        return [f"ListenStream={units.escaped(place)}", f"Backlog={socket.backlog}", mode]
     where = _numeric(address)
     if where is None:
         process.leave("sockets", f"{name}: systemd wants a numeric address and a port of its own")
