@@ -47,9 +47,12 @@ def parse(text: str) -> tuple[Times, str]:
     weekdays = crons.EVERY_WEEKDAY
     if parts and parts[0][0].isalpha():
         weekdays = _weekdays(parts.pop(0))
-    date = _DATE.fullmatch(parts.pop(0)) if parts and ":" not in parts[0] else None
-    time = _TIME.fullmatch(parts.pop(0)) if parts else None
-    if parts or (date is None and time is None and weekdays == crons.EVERY_WEEKDAY):
+    has_date = bool(parts) and ":" not in parts[0]
+    if len(parts) > has_date + 1 or (not parts and weekdays == crons.EVERY_WEEKDAY):
+        raise Refused(_AGAIN)
+    date = _DATE.fullmatch(parts[0]) if has_date else None
+    time = _TIME.fullmatch(parts[-1]) if len(parts) > has_date else None
+    if (has_date and date is None) or (len(parts) > has_date and time is None):
         raise Refused(_AGAIN)
     months, days = frozenset(range(1, 13)), crons.EVERY_DAY
     if date is not None:

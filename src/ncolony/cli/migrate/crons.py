@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import NamedTuple
 
 from . import words
@@ -55,7 +56,14 @@ def parse(text: str, line: int = 0) -> Times:
     if len(texts) not in (5, 6):
         raise Refused("expected five or six fields", line)
     texts = ["0", *texts] if len(texts) == 5 else texts
+    week = set(re.findall(r"#([1-5])(?=,|$)", texts[5], re.ASCII))
+    if "#" in texts[5]:
+        if len(week) != 1 or texts[5].count("#") != texts[5].count(",") + 1 or texts[3] != "*":
+            raise Refused(f"day of week {texts[5]}: one and the same number behind each #, with any day", line)
+        texts[5] = re.sub(r"#[1-5]", "", texts[5])
     found = [_values(field, *rest, line) for field, rest in zip(texts, _FIELDS, strict=True)]
+    if week:
+        found[3] = _week(int(week.pop()))
     weekdays = frozenset(day % 7 for day in found[5])
     either = not texts[3].startswith("*") and not texts[5].startswith("*")
     if either and (found[3] >= EVERY_DAY or weekdays >= EVERY_WEEKDAY):
@@ -81,13 +89,24 @@ def needs_both(times: Times) -> bool:
 
 
 def _both(times: Times, days: str, weekdays: str) -> tuple[str, str]:
-    """The two fields of days where both must be right, which they must only if one begins with `*`."""
+    """The two fields of days where both must be right, which they must only if one begins with `*`.
+
+    Such as the second Saturday of a month, `6#2`, or a Monday with an odd number, `*/2` and `1`.
+    """
+    for week in range(1, 6):
+        if times.days == _week(week):
+            return "*", ",".join(f"{day}#{week}" for day in sorted(times.weekdays))
     for step in range(2, 31):
         if times.days == frozenset(range(1, 32, step)):
             return f"*/{step}", weekdays
         if times.weekdays == frozenset(range(0, 7, step)):
             return days, f"*/{step}"
     raise Refused("a cron expression cannot say that both the day of the month and that of the week must be right")
+
+
+def _week(number: int) -> frozenset[int]:
+    """The days of a month on which any day of the week is there for the first, second … time."""
+    return frozenset(range(7 * number - 6, min(7 * number, 31) + 1))
 
 
 def union(one: Times, other: Times) -> Times | None:

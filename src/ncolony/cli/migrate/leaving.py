@@ -62,11 +62,15 @@ class Process:
         schedule = self.config.schedule
         return self.kill_time if schedule is None or schedule.grace is None else schedule.grace
 
-    def leave(self, key: str, why: str) -> None:
-        """Note that a key of the file, such as "log.format", is not expressed, or not exactly."""
-        value: Any = self.content
-        for part in [key] if key in value else key.split("."):
-            value = value.get(part, "") if isinstance(value, dict) else ""
+    def leave(self, key: str, why: str, value: Any = None) -> None:
+        """Note that a key of the file, such as "log.format", is not expressed, or not exactly.
+
+        `value`: the part of its value that is meant, if not all of it.
+        """
+        if value is None:
+            value = self.content
+            for part in [key] if key in value else key.split("."):
+                value = value.get(part, "") if isinstance(value, dict) else ""
         self.leftovers.append(
             Leftover(self.name, key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), why)
         )

@@ -302,7 +302,7 @@ def _readiness(unit: Unit) -> None:
         unit.config["ready"] = {"notify": True}
         wait = unit.get(words.span, "TimeoutStartSec", "TimeoutSec")
         if wait is not None and wait != READY_TIMEOUT_S:
-            unit.config["ready"]["timeout"] = min(wait, LONGEST_S) or LONGEST_S  # 0 is no limit there
+            unit.config["ready"]["timeout"] = words.tidy(min(wait, LONGEST_S) or LONGEST_S)  # 0 is no limit there
         if unit.service_type == "notify-reload":
             unit.tell(NOTE, unit.all("Type")[-1], "as notify; a reload is `ncolony ctl signal NAME HUP`")
     silence = unit.get(words.span, "WatchdogSec")
@@ -316,7 +316,7 @@ def _readiness(unit: Unit) -> None:
         raise Refused(f"expected seconds, from {SHORTEST_S:g} to a year", line.line, line.key, line.value)
     unit.config["watchdog"] = silence
     if unit.config["restart"] == "never":
-        unit.tell(NOTE, line, "`watchdog`: it is restarted, where there SIGABRT ends it and, without Restart=, all")
+        unit.tell(NOTE, line, "`watchdog`: it is restarted, Restart= or not; there SIGABRT would end it for good")
     for signal in unit.all("WatchdogSignal")[-1:]:
         first = unit.config.get("stop", [["TERM"]])[0][0]
         if unit.use(signal, words.stop_signal) == str(first):

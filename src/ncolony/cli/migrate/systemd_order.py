@@ -43,7 +43,13 @@ def pass_on(book: Book) -> None:
     """Make `after` of what the units say of each other."""
     waits = _orders(book)
     for unit in book.units:
-        if unit.kind != "Service" or unit.draft is None:
+        if unit.refused:
+            continue
+        if unit.draft is None:  # a socket or timer
+            for key in KEYS:
+                for line, word in unit.names(key, section="Unit") if key not in ("After", "Before") else ():
+                    fate = MAPPED if word == TARGET else NOTE
+                    unit.tell(fate, line, "what its service says of others is what counts", word)
             continue
         wanted = {other: said for (waiter, other), said in waits.items() if waiter == unit.name}
         for other, said in wanted.items():
@@ -62,7 +68,7 @@ def _orders(book: Book) -> dict[tuple[str, str], _Said]:
         for key in () if unit.refused else ("After", "Before"):
             for line, word in unit.names(key, section="Unit"):
                 if unit.kind != "Service":
-                    unit.tell(NOTE, line, "the order of its service is what counts", word)
+                    unit.tell(NOTE, line, "what its service says of others is what counts", word)
                     continue
                 if unit.draft is None:
                     continue

@@ -31,7 +31,7 @@ KEYS: dict[str, Key] = {
     "Service": Key(MAPPED, "`sockets` of this one; it must be imported at the same time"),
     "Accept": Key(NOT_MAPPED, "false; with true, a process for each connection, it is refused"),
     "BindIPv6Only": Key(NOTE, "an address without a host is every address; with ipv6-only, it is `[::]`"),
-    **_each(Key(NOT_MAPPED, "no owner of a socket can be said, only its `mode`"), "SocketUser SocketGroup"),
+    **_each(Key(NOT_MAPPED, "its file belongs to the user and group of the process"), "SocketUser SocketGroup"),
     **_each(
         Key(NOT_MAPPED, "no such thing is done with the path of a socket"),
         "DirectoryMode RemoveOnStop Symlinks SELinuxContextFromNet SmackLabel SmackLabelIPIn SmackLabelIPOut"

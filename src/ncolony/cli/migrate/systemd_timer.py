@@ -69,6 +69,8 @@ def _service(unit: Unit, book: Book) -> Unit:
         raise Refused("its service is not among what is imported: import both at the same time", key=unit.name)
     if service.draft is None:
         raise Refused(f"{service.name} is not imported", key=unit.name, result=NOT_MAPPED)
+    if "instances" in service.config:
+        raise Refused("a job has no `instances`", key=unit.name, result=NOT_MAPPED)
     if "schedule" in service.config:
         why = f"{service.name} has a timer already, and one is all it can have"
         raise Refused(why, key=unit.name, result=NOT_MAPPED)
@@ -150,7 +152,7 @@ def _as_job(service: Unit) -> None:
     for line in service.all("Restart")[-1:]:
         if line.value != "no":
             service.tell(NOT_MAPPED, line, "a job is not restarted: `schedule.retries` tries a failed run again")
-        for other in service.lines:
+        for other in service.lines if line.value != "no" else ():
             if other.key.startswith(("StartLimit", "RestartSec", "RestartSteps", "RestartMaxDelay")):
                 service.tell(NOTE, other, "a job is not restarted, so this has no effect")
     keys = ("TimeoutStartSec", "TimeoutSec") if service.service_type == "oneshot" else ("RuntimeMaxSec",)

@@ -154,9 +154,6 @@ def _cron_job(process: Process, template: dict[str, Any]) -> dict[str, Any]:
         job["activeDeadlineSeconds"] = math.ceil(schedule.timeout)
         if schedule.retries:
             process.leave("schedule.timeout", "activeDeadlineSeconds is that of all tries together")
-    if config.instances is not None:
-        job.update(parallelism=config.instances, completions=config.instances, completionMode="Indexed")
-        process.leave("instances", "the number of a copy is in JOB_COMPLETION_INDEX")
     if config.success_codes != (0,):
         process.leave("success_codes", "0 alone is a success")
     for key in ("give_up", "threshold"):

@@ -156,15 +156,16 @@ def _order(process: Process, known: dict[str, Process]) -> list[str]:
     lines = []
     for name, value in process.config.after.items():
         after = as_after(value)
+        this = {name: process.content["after"][name]}
         if (why := _unknown(name, after.when, known)) is not None:
-            process.leave("after", f"{name}: {why}")
+            process.leave("after", why, this)
             continue
         other = known[name]
         names = " ".join(units.escaped(one) for one in _instances(_name(other), other.config.instances))
         lines += [f"After={names}", f"{'BindsTo' if after.bind else 'Requires'}={names}"]
-        process.leave("after", f"{name}: {_how_far(other, after.when, known)}")
+        process.leave("after", _how_far(other, after.when, known), this)
         if after.bind:
-            process.leave("after", f"{name}: systemd stops it with {name}, and does not start it again with {name}")
+            process.leave("after", "systemd stops it with the other, and does not start it again with it", this)
     return lines
 
 

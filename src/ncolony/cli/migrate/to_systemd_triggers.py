@@ -33,18 +33,19 @@ def sockets(process: Process, service: str) -> list[Output]:
 
 
 def _listen(process: Process, name: str, socket: Socket) -> list[str] | None:
+    this = {name: process.content["sockets"][name]}
     address = parse_address(socket.address)
     assert address is not None  # checked when the config was read
     if address.kind == "unix":
         place = units.path(address.path, None)
         if place is None or place != address.path:
-            process.leave("sockets", f"{name}: systemd wants a plain path")
+            process.leave("sockets", "systemd wants a plain path", this)
             return None
         mode = f"SocketMode={int(socket.mode, 8):04o}"
         return [f"ListenStream={units.escaped(place)}", f"Backlog={socket.backlog}", mode]
     where = _numeric(address)
     if where is None:
-        process.leave("sockets", f"{name}: systemd wants a numeric address and a port of its own")
+        process.leave("sockets", "systemd wants a numeric address and a port of its own", this)
         return None
     if address.kind == "udp":
         return [f"ListenDatagram={where}"]
