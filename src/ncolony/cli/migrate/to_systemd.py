@@ -90,7 +90,7 @@ def _unit(process: Process, known: dict[str, Process]) -> list[Output]:
         *([f"Sockets={' '.join(one.name for one in further)}"] if further else []),
         *_program(process),
         *_environment(process),
-        *_restart(process),
+        *_restart(process, known),
         *_stop(process),
     ]
     service += [*_identity(process), *_limits(process), *_output(process)]
@@ -124,7 +124,8 @@ def _is_oneshot(process: Process, known: dict[str, Process]) -> bool:
         for other in known.values()
         if process.name in other.config.after
     )
-    return awaited and config.restart != "always"
+    # To systemd 0 is always a success, and a oneshot that succeeds is not restarted.
+    return awaited and config.restart != "always" and (config.restart == "never" or 0 in config.success_codes)
 
 
 def _readiness(process: Process, known: dict[str, Process]) -> list[str]:
@@ -180,8 +181,8 @@ def _unknown(name: str, when: str, known: dict[str, Process]) -> str | None:
         return "not enabled, and systemd would start it"
     if other.instances == 0:
         return "there are no copies of it"
-    if when == "completed" and other.restart == "always":
-        return "always restarted, so it is never completed"
+    if when == "completed" and not _is_oneshot(known[name], known):
+        return "restarted even after exit code 0, so to systemd it is never completed"
     return None
 
 
@@ -251,7 +252,7 @@ def _environment(process: Process) -> list[str]:
     return lines
 
 
-def _restart(process: Process) -> list[str]:
+def _restart(process: Process, known: dict[str, Process]) -> list[str]:
     config = process.config
     codes = " ".join(map(str, config.success_codes))
     if config.restart == "never" or config.schedule is not None:
@@ -265,6 +266,11 @@ def _restart(process: Process) -> list[str]:
         return ["Restart=always", *lines]
     if 0 not in config.success_codes:
         return ["Restart=always", *([f"RestartPreventExitStatus={codes}"] if codes else []), *lines]
+    if _is_oneshot(process, known):
+        process.leave(
+            "restart", "systemd takes an end by SIGHUP, SIGINT, SIGTERM or SIGPIPE for a success of a oneshot"
+        )
+        return ["Restart=on-failure", f"SuccessExitStatus={codes}", *lines]
     return [
         "Restart=on-failure",
         f"SuccessExitStatus={codes}",
