@@ -10,7 +10,7 @@ from hashlib import blake2b
 import msgspec
 
 from ..decide.lifecycle import Process, State, Wanted
-from ..decide.order import circles
+from ..decide.order import circles, files_meant
 from ..decide.ready import is_ready
 from ..model.config import Definition, Problem, ProcessConfig, define, file_mark
 from ..model.names import copies_of, printable, problem_with_name
@@ -123,7 +123,9 @@ class Definitions:
             return set()
         self._tangled = False
         newest = {name: self._candidates.get(name) or file.newest for name, file in self._files.items()}
-        after = {name: self._files_meant(one.config.after) for name, one in newest.items() if one and one.config.after}
+        after = {
+            name: files_meant(one.config.after, self._files) for name, one in newest.items() if one and one.config.after
+        }
         found, concerned = circles(after), set[str]()
         for name in [*self._candidates, *found, *(name for name, file in self._files.items() if file.circle)]:
             file = self._files[name]
@@ -139,10 +141,6 @@ class Definitions:
                 self._take(name, file, candidate, now)
                 concerned |= self._processes(name, file) | self._note_needs(name, file.definition)
         return concerned
-
-    def _files_meant(self, after: Iterable[str]) -> set[str]:
-        """The files that the names in an `after` mean: "web" for "web:0" where that is a copy."""
-        return {one if one in self._files else one.rpartition(":")[0] for one in after}
 
     # companions
 
