@@ -71,6 +71,24 @@ def test_sample_is_imported_as_expected(sample: str) -> None:
     assert migrate_golden.result(sample) == json.loads(migrate_golden.expected(sample).read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("sample", migrate_golden.IMPORTED)
+def test_what_is_imported_passes_the_check(
+    sample: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ncolony ctl check` has nothing against the files of a sample together, but that programs are not here."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    files = [str(path) for path in migrate_golden.files_of(sample)]
+    cli.main(["import", *files, str(tmp_path / "conf")])
+    capsys.readouterr()
+    if not list((tmp_path / "conf").iterdir()):
+        return
+    assert cli.main(["ctl", "check", str(tmp_path / "conf"), "--no-strict-modes"]) == 0
+    told = capsys.readouterr()
+    warnings = [line for line in (told.out + told.err).splitlines() if line.startswith("warning:")]
+    not_here = ("there is no ",)
+    assert [line for line in warnings if not any(word in line for word in not_here)] == []
+
+
 def sampled_keys(*names: str) -> set[str]:
     """The keys that the findings of some samples are about."""
     found: set[str] = set()

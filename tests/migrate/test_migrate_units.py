@@ -172,6 +172,14 @@ def test_ready_and_watchdog(tmp_path: Path, lines: list[str], ready: Any, watchd
     assert (found["web"].get("ready"), found["web"].get("watchdog")) == (ready, watchdog)
 
 
+@pytest.mark.parametrize("line", ["TimeoutStartSec=soon", "RuntimeMaxSec=x", "WatchdogSec=-1", "Type=nosuch"])
+def test_values_that_make_no_sense(tmp_path: Path, line: str) -> None:
+    """A value that makes no sense is an error of its line, and keeps the process from being written."""
+    found, told = load(tmp_path, job_service=service(line), job_timer="[Timer]\nOnCalendar=daily")
+    assert not found
+    assert findings(told, ERROR) == [tuple(line.split("="))]
+
+
 # --- sockets ---
 
 

@@ -131,7 +131,7 @@ def load(directory: str, chosen: list[str]) -> tuple[list[Process], list[str]]:
             continue
         defined = config_model.define(name, data)
         if isinstance(defined, config_model.Problem):
-            problems.append(f"cannot export {printable(name)}: {defined}")
+            problems.append(f"cannot export {printable(name)}: {printable(str(defined))}")
         elif (why := names.problem_with_name(name)) is not None:
             problems.append(f"cannot export {printable(name)}: {why}")
         else:

@@ -298,6 +298,8 @@ def _fill(unit: Unit, is_template: bool) -> None:
 
 def _readiness(unit: Unit) -> None:
     """`ready` and `watchdog`."""
+    for key in ("TimeoutStartSec", "RuntimeMaxSec"):  # of which more is said when timers are known
+        unit.get(words.span, key)
     if unit.service_type in _NOTIFY:
         unit.config["ready"] = {"notify": True}
         wait = unit.get(words.span, "TimeoutStartSec", "TimeoutSec")

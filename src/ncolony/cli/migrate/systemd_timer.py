@@ -16,7 +16,7 @@ KEYS: dict[str, Key] = {
     "OnCalendar": Key(
         MAPPED,
         "`schedule.cron`, and `schedule.timezone` where it names one; not mapped are years, days from the end of a"
-        " month, and days of the month that must be a certain day of the week",
+        " month, and days of the month that must be a certain day of the week, unless it is the first, second or so",
     ),
     "OnUnitActiveSec": Key(MAPPED, "`schedule.every`"),
     "OnActiveSec": _FIRST,

@@ -8,6 +8,7 @@ import signal
 
 from ncolony.model import config as config_model
 from ncolony.model.conditions import as_after
+from ncolony.model.names import printable
 
 from . import to_systemd_triggers, units
 from .leaving import Output, Process, each
@@ -39,7 +40,7 @@ def export(processes: list[Process], problems: list[str]) -> list[Output]:
     taken: dict[str, str] = {}
     for process, outputs in list(made):
         if clash := [one.name for one in outputs if taken.setdefault(one.name, process.name) != process.name]:
-            problems.append(f"cannot export {process.name}: {taken[clash[0]]} has a unit {clash[0]} already")
+            problems.append(printable(f"cannot export {process.name}: {taken[clash[0]]} has a unit {clash[0]} already"))
             made.remove((process, outputs))
     wanted = [unit for process, outputs in made for unit in _wanted(process, outputs)]
     target = [
