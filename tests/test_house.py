@@ -45,9 +45,9 @@ APART = [("apps", "supervisor"), ("supervisor", "apps")]
 # Upstream's ctllib has `main` and `PARSER`; they stay, made from cli when somebody asks for them.
 ALLOWED = {("ctllib", "cli")}
 # Lines of code, without blanks, comments and docstrings. The aim is 700; adopting what a former keeper started, and
-# proving whom a signal reaches, make up most of the rest, then two streams and memory: they belong where the pids and
-# pipes are. See docs/adr/0006, 0008 and 0009.
-LONGEST_KEEPER = 1750
+# proving whom a signal reaches, make up most of the rest, then two streams and memory, and what is kept for instances:
+# they belong where the pids and pipes are. See docs/adr/0006, 0008, 0009 and 0011.
+LONGEST_KEEPER = 2100
 LONGEST_FUNCTION = 60
 MODULES = sorted(SOURCE.rglob("*.py"))
 

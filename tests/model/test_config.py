@@ -203,6 +203,7 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("sockets", {"a": "unix:x"}, "sockets", "unix:x"),
     ("sockets", {"a": {"address": "tcp::1", "backlog": 0}}, "sockets", "backlog"),
     ("sockets", {"a": {"address": "unix:/x", "mode": "9"}}, "sockets", "mode"),
+    ("sockets", {"a": "unix:/" + "x" * 107}, "sockets", "107 bytes"),
     ("schedule", {}, "schedule", "exactly one"),
     ("schedule", {"every": 1, "cron": "* * * * *"}, "schedule", "exactly one"),
     ("schedule", {"every": 0}, "schedule.every", "0"),

@@ -21,6 +21,10 @@ CHECK_TIMEOUT_S = 5.0
 # Below it only the probing would be measured.
 SHORTEST_S = 0.05
 LARGEST_PORT = 65535
+# unix(7): what an address has room for, but for the last byte.
+LONGEST_SOCKET_PATH = 107
+# sd_listen_fds(3): the first descriptor that is passed.
+FIRST_SOCKET = 3
 # sd_listen_fds(3): names are text without ":" or control characters, at most 255 of them.
 _SOCKET_NAME = re.compile(r"[!-9;-~]{1,255}")
 LONGEST_S = 366 * 86400.0
@@ -161,8 +165,11 @@ def wrong_checks(checks: tuple[Check, ...]) -> list[Wrong]:
     return found
 
 
-def wrong_sockets(sockets: Mapping[str, str | Socket]) -> list[Wrong]:
-    """What is wrong with the `sockets` key."""
+def wrong_sockets(sockets: Mapping[str, str | Socket], ready: Ready | None = None) -> list[Wrong]:
+    """What is wrong with the `sockets` key, also beside `ready`."""
+    beyond = FIRST_SOCKET + len(sockets)
+    if ready is not None and ready.fd is not None and FIRST_SOCKET <= ready.fd < beyond:
+        return [("ready.fd", f"is one of its sockets: expected a descriptor from {beyond} on")]
     for name, value in sockets.items():
         socket = as_socket(value)
         if not _SOCKET_NAME.fullmatch(name):
@@ -170,6 +177,8 @@ def wrong_sockets(sockets: Mapping[str, str | Socket]) -> list[Wrong]:
         if parse_address(socket.address) is None:
             why = 'expected "tcp:HOST:PORT", "udp:HOST:PORT" or "unix:/PATH" for'
             return [("sockets", f"{why} {name}")]
+        if len(socket.address.removeprefix("unix:").encode()) > LONGEST_SOCKET_PATH and "/" in socket.address:
+            return [("sockets", f"{name}: expected a path of {LONGEST_SOCKET_PATH} bytes at most")]
         if not 1 <= socket.backlog <= 1 << 16:
             return [("sockets", f"{name}: expected a backlog from 1 to 65536")]
         if not re.fullmatch(r"0?[0-7]{3}", socket.mode):
