@@ -22,3 +22,24 @@ syslog = ServiceMaker(
     "Forwards what the processes of a colony print to a syslog collector",
     "ncolony-syslog",
 )
+
+check = ServiceMaker(
+    "ncolony check",
+    "ncolony.apps.checks.service",
+    "Probes whether processes are ready, and checks whether they still work",
+    "ncolony-check",
+)
+
+beatcheck = ServiceMaker(
+    "ncolony beatcheck",
+    "ncolony.beatcheck",
+    "Restarts processes whose heartbeat stops",
+    "ncolony-beatcheck",
+)
+
+httpcheck = ServiceMaker(
+    "ncolony httpcheck",
+    "ncolony.httpcheck",
+    "Restarts web servers that do not answer",
+    "ncolony-httpcheck",
+)
