@@ -155,7 +155,7 @@ def note(one: Status, now: float) -> str:
     said = [one.reason]
     if one.state == "RUNNING" and not one.is_ready(now):
         said.append("not ready yet")
-    if one.waiting_for:
+    if one.waiting_for and not one.reason:
         said.append(f"waiting for {', '.join(one.waiting_for)}")
     if one.holding:
         more = len(one.holding) - _HOLDING_SHOWN
@@ -168,6 +168,14 @@ def note(one: Status, now: float) -> str:
         said.append("stopped on request")
     if one.next_try is not None:
         said.append(f"next try in {max(0.0, one.next_try - now):.0f} s")
+    if one.phase:
+        said.append(one.phase)
+    if one.said:
+        said.append(f'"{one.said}"')
+    if one.healthy is False:
+        said.append(f"unhealthy: {one.health}" if one.health else "unhealthy")
+    if one.late:
+        said.append(f"late: {one.late}")
     if one.problem:
         said.append(f"problem: {one.problem}")
     if one.rolled_back and one.rolled_back not in (one.problem or ""):
