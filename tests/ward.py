@@ -24,9 +24,7 @@ from colony import put_whole
 from ncolony.model.config import Definition, define
 
 
-def wait_for(
-    condition: Callable[[], Any], what: str, patience_s: float = 60, evidence: Callable[[], str] = str
-) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, patience_s: float = 60, evidence: Callable[[], str] = str) -> Any:
     """What the condition returns once it is true. `evidence` is shown when it never is."""
     deadline = time.monotonic() + patience_s
     while not (found := condition()):

@@ -94,14 +94,13 @@ def test_not_ready_in_time_says_why(colony: Colony) -> None:
 
 
 def test_slow_expression_harms_nobody(colony: Colony) -> None:
-    """An expression that would take for ever on a line is cut off; the others go on, and so does it with later lines."""
+    """An expression that would take for ever on a line is cut off; others go on, and so does it with later lines."""
     line = "a" * 5000
     code = f"import time; print({line!r} + '!', flush=True); time.sleep(3); print('ok', flush=True); time.sleep(1000)"
     args = [sys.executable, "-I", "-S", "-c", code]
     colony.put("bad", {"args": args, "ready": {"log": "^(a+)+$|^ok$"}})
-    colony.put("good", {"args": [sys.executable, "-uISc", "print('here'); import time; time.sleep(1000)"]})
-    colony.put("good", {"args": [sys.executable, "-uISc", "print('here'); import time; time.sleep(1000)"],
-                        "ready": {"log": "here"}})  # fmt: skip
+    args = [sys.executable, "-uISc", "print('here'); import time; time.sleep(1000)"]
+    colony.put("good", {"args": args, "ready": {"log": "here"}})
     colony.start()
     colony.wait_until_running("good")
     colony.wait_until_running("bad")
@@ -155,7 +154,7 @@ def test_report_restarts_nobody(colony: Colony) -> None:
 
 
 def test_change_of_checks_is_live(colony: Colony) -> None:
-    """Other checks are in force at once, without a restart; without any nothing is judged; a bad file changes nothing."""
+    """Other checks are in force at once, without a restart; a bad file changes nothing, for nobody."""
     refused = {"tcp": f"127.0.0.1:{free_port()}", "period": 0.1, "failure_threshold": 1, "action": "report"}
     colony.put("web", {"args": [SLEEP, "1000"], "check": [refused]})
     colony.put("other", {"args": [SLEEP, "1000"], "check": [{**refused, "period": 0.2}]})

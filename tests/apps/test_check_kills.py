@@ -1,4 +1,4 @@
-"""The checker is killed at any time, the supervisor is away, files are bad: no restart is asked for twice or wrongly."""
+"""Checkers are killed at any time, supervisors are away, files are bad: no restart is asked for twice or wrongly."""
 
 from __future__ import annotations
 
@@ -202,7 +202,11 @@ def test_a_verdict_that_got_lost_is_told_again(ward: Ward) -> None:
 def test_bad_and_torn_files_harm_nobody(ward: Ward) -> None:
     """Files that cannot be used are said once and harm no other; the last good one of a name stays."""
     ward.put("web", check=[{"exec": ["/bin/true"], "period": 0.1}])
-    for name, data in {"torn": b'{"args": ["x"], "che', "list": b"[]", "bad": b'{"args": ["x"], "check": [{}]}'}.items():
+    for name, data in {
+        "torn": b'{"args": ["x"], "che',
+        "list": b"[]",
+        "bad": b'{"args": ["x"], "check": [{}]}',
+    }.items():
         put_whole(ward.config, name, data)
     (ward.config / "half.new").write_bytes(b"{")
     (ward.config / "directory").mkdir()
@@ -250,7 +254,9 @@ def test_ends_with_0(ward: Ward) -> None:
     import signal
 
     pids = ward.root / "pids"
-    ward.put("web", check=[{**NOBODY, "exec": ["/bin/sh", "-c", f"echo $$ >>{pids}; exec {SLEEP} 1000"], "timeout": 99}])
+    ward.put(
+        "web", check=[{**NOBODY, "exec": ["/bin/sh", "-c", f"echo $$ >>{pids}; exec {SLEEP} 1000"], "timeout": 99}]
+    )
     ward.say("web")
     for number in (signal.SIGTERM, signal.SIGINT):
         pids.unlink(missing_ok=True)

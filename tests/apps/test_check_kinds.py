@@ -270,7 +270,8 @@ def test_exec_surroundings(ward: Ward) -> None:
     (ward.root / "secret").write_text("s3cret\n")
     code = (
         "import json, os; umask = os.umask(0); fds = sorted(os.listdir('/proc/self/fd'), key=int);"
-        "open('found', 'w').write(json.dumps([dict(os.environ), os.getcwd(), umask, fds, os.getpgid(0) == os.getpid()]))"
+        "found = [dict(os.environ), os.getcwd(), umask, fds, os.getpgid(0) == os.getpid()];"
+        "open('found', 'w').write(json.dumps(found))"
     )
     keys: dict[str, Any] = {"cwd": "somewhere", "umask": "027", "env": {"A": "a"}, "env_inherit": ["PA?H"]}
     keys |= {"env_file": "../variables", "env_secret": {"SECRET": "../secret"}, "instances": 2}
@@ -284,8 +285,12 @@ def test_exec_surroundings(ward: Ward) -> None:
     assert config["env"] == {"A": "a"}
     environ.pop("LC_CTYPE", None)  # of Python's own making
     assert environ == {
-        **{"A": "a", "PATH": os.environ["PATH"], "FROM_FILE": "f", "SECRET": "s3cret"},
-        **{"NCOLONY_NAME": "web:1", "NCOLONY_INDEX": "1"},
+        "A": "a",
+        "PATH": os.environ["PATH"],
+        "FROM_FILE": "f",
+        "SECRET": "s3cret",
+        "NCOLONY_NAME": "web:1",
+        "NCOLONY_INDEX": "1",
     }
     assert (cwd, umask, own_group) == (str(ward.root / "somewhere"), 0o027, True)
     assert fds[:3] == ["0", "1", "2"] and len(fds) == 4, fds  # and the one that lists them

@@ -148,7 +148,11 @@ def test_beatcheck_check(tmp_path: Path) -> None:
     beats.mkdir()
     config.mkdir()
     assert beatcheck.check(FilePath(str(config)), 0, 0) == []
-    for name, text in {"a": json.dumps(beat(beats, 10, 3)), "b": json.dumps(beat(beats / "no", 10, 1)), "c": "{}"}.items():
+    for name, text in {
+        "a": json.dumps(beat(beats, 10, 3)),
+        "b": json.dumps(beat(beats / "no", 10, 1)),
+        "c": "{}",
+    }.items():
         (config / name).write_text(text)
         os.utime(config / name, (1000, 1000))
     for name, text in {"torn": "{", "x.new": "{", "list": "[]"}.items():
