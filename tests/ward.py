@@ -38,11 +38,11 @@ class Ward:
 
     def __init__(self, root: Path) -> None:
         self.root, self.config, self.messages, self.state = root, root / "conf", root / "messages", root / "state"
-        self.config.mkdir(parents=True)
-        self.messages.mkdir()
+        self.config.mkdir(parents=True, exist_ok=True)
+        self.messages.mkdir(exist_ok=True)
         self.checkers: list[subprocess.Popen[bytes]] = []
         self.taken: list[dict[str, Any]] = []
-        self.log = root / "log"
+        self.log = root / "checkers.log"
         self._lock = -1
 
     def supervise(self) -> None:
@@ -99,6 +99,10 @@ class Ward:
                 )
             )
         return self.checkers[-1]
+
+    def began(self) -> int:
+        """How many checkers have begun."""
+        return self.log.read_text().count("Starting reactor") if self.log.exists() else 0
 
     def said(self) -> list[str]:
         """What checkers logged, without times and Twisted's own lines."""

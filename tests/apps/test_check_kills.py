@@ -69,8 +69,9 @@ def test_killed_at_many_moments(ward: Ward) -> None:
     handled = 0
     deadline = time.monotonic() + 90
     while handled < 12 and time.monotonic() < deadline:
+        before = ward.began()
         checker = ward.check()
-        wait_for(lambda: any("Starting reactor" in line for line in ward.log.read_text().splitlines()[-50:]), "it runs")
+        wait_for(lambda before=before: ward.began() > before, "it runs")
         until = time.monotonic() + chance.uniform(0.5, 1.8)
         while time.monotonic() < until:
             for file, message in ward.waiting().items():
@@ -100,16 +101,13 @@ def test_kills_in_a_colony(colony: Colony) -> None:
         colony.put(f"p{number}", {"args": [SLEEP, "1000"], "check": [check]})
     colony.put("ncolony-check", {"args": [SLEEP, "1000"]})  # nobody but those that are killed here
     colony.start()
-    from ward import Ward as Checkers
-
-    checkers = Checkers.__new__(Checkers)
-    checkers.root, checkers.config, checkers.messages = colony.root, colony.config, colony.messages
-    checkers.state, checkers.checkers, checkers.log = colony.state, [], colony.root / "checkers.log"
-    checkers._lock = -1
+    checkers = Ward(colony.root)
     chance = random.Random(1)
     while sum(int((colony.status(f"p{number}") or {"instance": 0})["instance"]) for number in range(3)) < 15:
+        before = checkers.began()
         checker = checkers.check()
-        until = time.monotonic() + chance.uniform(0.8, 3.0)
+        colony.wait_for(lambda before=before: checkers.began() > before, "it has begun")  # type: ignore[misc]
+        until = time.monotonic() + chance.uniform(0.2, 2.0)
         colony.wait_for(lambda until=until: time.monotonic() > until, "it has had some time")  # type: ignore[misc]
         killed(checker)
     checkers.close()
@@ -130,7 +128,7 @@ def test_nobody_is_judged_without_a_supervisor(ward: Ward, serve: Serve) -> None
     ward.say("web")
     ward.abandon()
     ward.check()
-    wait_for(lambda: "Starting reactor" in ward.log.read_text(), "it runs")
+    wait_for(ward.began, "it runs")
     deadline = time.monotonic() + 2
     wait_for(lambda: time.monotonic() > deadline, "it has had some time")
     assert (ward.waiting(), server.accepted) == ({}, 0)

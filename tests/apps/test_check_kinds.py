@@ -386,7 +386,7 @@ def test_exec_floods(ward: Ward) -> None:
 def test_heartbeat_that_stops(ward: Ward) -> None:
     """A file that is touched is a success; when it is touched no more, that is a failure, with the time."""
     beat = ward.root / "beat"
-    ward.put("web", check=[{"heartbeat": str(beat), "period": 0.5, "action": "report"}])
+    ward.put("web", check=[{"heartbeat": str(beat), "period": 2, "action": "report"}])
     beat.touch()
     ward.say("web")
     ward.check()
@@ -400,7 +400,7 @@ def test_heartbeat_that_stops(ward: Ward) -> None:
     [told] = ward.take()
     assert told["what"] == "unhealthy"
     seconds = float(told["why"].removeprefix(f"heartbeat {beat}: not touched for ").removesuffix(" s"))
-    assert 0.5 <= seconds < 30
+    assert 2 <= seconds < 30
     beat.touch()
     wait_for(alive, "it is healthy again")
     assert [message["what"] for message in ward.take()] == ["healthy"]
@@ -461,7 +461,7 @@ def test_slow_servers_delay_nobody(ward: Ward, serve: Serve) -> None:
     """While 150 servers do not answer, more than are asked at once, the others are checked in time."""
     slow, quick = serve(silent), serve(status(200))
     for number in range(150):
-        check = {"http": f"http://127.0.0.1:{slow.port}/", "period": 0.5, "timeout": 8, "action": "report"}
+        check = {"http": f"http://127.0.0.1:{slow.port}/", "period": 0.5, "timeout": 55, "action": "report"}
         ward.put(f"slow{number}", check=[check])
         ward.say(f"slow{number}")
     ward.check()
@@ -472,7 +472,7 @@ def test_slow_servers_delay_nobody(ward: Ward, serve: Serve) -> None:
     began = time.monotonic()
     found = {message["name"]: message["what"] for message in ward.take(20)}
     assert found == {f"quick{number}": "healthy" for number in range(20)}
-    assert time.monotonic() - began < 7
+    assert time.monotonic() - began < 40
 
 
 def test_first_looks_are_spread(ward: Ward, serve: Serve) -> None:

@@ -213,8 +213,9 @@ class Plans:
             return False
         if "" in kept:
             kept = {}
-        kept.pop(found.digest, None)
-        kept[found.digest] = found
+        before = kept.pop(found.digest, None)
+        # The same content, however often it was written, is the same plan: what was found goes on counting.
+        kept[found.digest] = found if before is None else before
         while len(kept) > _KEPT:
             del kept[next(iter(kept))]
         self._plans[name] = kept

@@ -231,7 +231,7 @@ class Runner(Service):
 
     def _is_supervised(self, now: float | None = None) -> bool:
         """Whether there is a supervisor: without one statuses are what once was. With `now` a recent look will do."""
-        if now is None or not self._supervised or not 0 <= now - self._asked_at < _BELIEVED_S:
+        if now is None or not 0 <= now - self._asked_at < _BELIEVED_S:
             try:
                 self._supervised = ctllib.supervisor(self._places, state=self._state) is not None
             except ctllib.Error as error:
@@ -333,7 +333,7 @@ class Runner(Service):
             self._look_in(patient, number, look.period)
             return
         if patient.status is not None and not self._is_supervised(now):
-            self._look_in(patient, number, min(look.period, _AGAIN_S))
+            self._look_in(patient, number, look.period)
             return
         if look.kind == "heartbeat":
             outcome, delay = self._heart(patient, plan, number, look).look(now)
