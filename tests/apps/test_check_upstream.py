@@ -207,3 +207,13 @@ def test_options_and_service(module: Any) -> None:
             module.Options().parseOptions(arguments)
     service = module.makeService({"messages": "m", "config": "c", "freq": 5})
     assert service.getServiceNamed(module.__name__.rpartition(".")[2]) is not None
+    assert "heart" not in service.namedServices
+
+
+def test_checker_has_a_heart(ward: Ward) -> None:
+    """A checker that is itself to show signs of life does so."""
+    beats = ward.root / "beats"
+    beats.mkdir()
+    config = json.dumps({"args": ["x"], **beat(beats)})
+    ward.check("ncolony-beatcheck", NCOLONY_CONFIG=config, NCOLONY_NAME="beatcheck")
+    wait_for((beats / "beatcheck").exists, "it beats", evidence=ward.evidence)

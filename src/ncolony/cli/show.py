@@ -42,9 +42,14 @@ def run(options: dict[str, Any]) -> int:
         complain(line)
     if missing:
         return NO_SUCH_PROCESS
-    if supervisor is None or any(one.state != "RUNNING" for one in records):
+    if supervisor is None or not all(map(_runs_or_need_not, records)):
         return NOT_RUNNING
     return ALL_RUNNING
+
+
+def _runs_or_need_not(one: Status) -> bool:
+    """A job whose time has not come does not count as something that does not run."""
+    return one.state == "RUNNING" or (one.job and one.wanted == "down" and one.state in ("STOPPED", "EXITED"))
 
 
 def picture(options: dict[str, Any], size: tuple[int, int] | None) -> tuple[str, str]:

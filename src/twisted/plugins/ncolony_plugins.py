@@ -43,3 +43,10 @@ httpcheck = ServiceMaker(
     "Restarts web servers that do not answer",
     "ncolony-httpcheck",
 )
+
+health = ServiceMaker(
+    "ncolony health",
+    "ncolony.apps.health",
+    "Answers HTTP requests that ask whether a colony lives and is ready",
+    "ncolony-health",
+)

@@ -17,6 +17,7 @@ from twisted.application.service import MultiService
 from twisted.python.filepath import FilePath
 
 from ... import ctllib
+from ...client import heart
 from ...model.config import Problem
 from ...model.names import is_ignored, problem_with_name
 from ...system.files import Unreadable, read_small
@@ -84,8 +85,7 @@ def parseConfig(opt: Any) -> tuple[Callable[[str], str], FilePath[str]]:  # noqa
 
 def makeService(options: Any) -> MultiService:  # noqa: N802 (Twisted's interface)
     """The service, from a dictionary with config, messages, freq and perhaps state."""
-    together = MultiService()
     service = make_runner(options, beat_plan_of, options["freq"], tells=False)
     service.setName("beatcheck")
-    service.setServiceParent(together)
-    return together
+    # It may be looked after itself.
+    return heart.wrapHeart(service)

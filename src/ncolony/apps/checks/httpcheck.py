@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.application.service import MultiService
 
+from ...client import heart
 from .beatcheck import Options as Options
 from .plans import http_plan_of
 from .service import make_runner
@@ -23,8 +24,7 @@ def run(restarter: Callable[[str], object], checker: Callable[[], Iterable[str]]
 
 def makeService(options: Any) -> MultiService:  # noqa: N802 (Twisted's interface)
     """The service, from a dictionary with config, messages, freq and perhaps state."""
-    together = MultiService()
     service = make_runner(options, http_plan_of, options["freq"], tells=False)
     service.setName("httpcheck")
-    service.setServiceParent(together)
-    return together
+    # It may be looked after itself.
+    return heart.wrapHeart(service)
