@@ -419,7 +419,7 @@ class Supervisor(Service):
             self.ordering.changed(name, known)
         elif before.deadline is None and process.state is State.STARTING:
             self.ordering.changed(name, known)  # its instance exists
-        self.records.changed(name, transient=process.state is State.STARTING)
+        self.records.changed(name, transient=process.state is State.STARTING and known.pid is None)
         self._desk.judge(name, process)
         if self.quitting and process.state not in LIVE:
             self._quit_if_done()
