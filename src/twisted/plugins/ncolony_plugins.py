@@ -22,3 +22,10 @@ syslog = ServiceMaker(
     "Forwards what the processes of a colony print to a syslog collector",
     "ncolony-syslog",
 )
+
+health = ServiceMaker(
+    "ncolony health",
+    "ncolony.apps.health",
+    "Answers HTTP requests that ask whether a colony lives and is ready",
+    "ncolony-health",
+)
