@@ -43,7 +43,7 @@ def in_table(path: Path) -> str:
         parts[1] = "NAME"
         if len(parts) == 4:  # standard error has the same files
             del parts[2]
-    if parts[:1] in (["fifo"], ["config"], ["instances"]) and len(parts) == 2:
+    if parts[:1] in (["fifo"], ["config"], ["instances"], ["notify"]) and len(parts) == 2:
         return f"{parts[0]}/INSTANCE"
     if parts[:1] in (["answers"], ["rejected"]) and len(parts) == 2:
         return f"{parts[0]}/MESSAGE" + (".reason" if parts[1].endswith(".reason") else "")
@@ -73,6 +73,9 @@ def use_everything(colony: Colony) -> None:
     colony.put("trial", {"args": [SLEEP, "100000"]})
     colony.wait_until_running("trial")
     colony.put("trial", {"args": [SLEEP, "100001"], "threshold": 1000, "rollback_if_not_ready": 1000})
+    for name, ready in (("tells", {"notify": True}), ("writes", {"fd": 3})):
+        colony.put(name, {"args": [SLEEP, "100000"], "uid": NOBODY, "ready": ready})
+        colony.wait_for(lambda name=name: (colony.status(name) or {}).get("pid"), f"{name} is there")  # type: ignore[misc]
     for name in ("large", "many:0", "many:1", "loud", "split"):
         colony.wait_until_running(name)
     colony.send({"type": "RESTART", "name": "many"})

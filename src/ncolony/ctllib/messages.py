@@ -28,15 +28,31 @@ if TYPE_CHECKING:
     from ncolony.ctllib import Path, Places
 
 
-def restart(places: Places, name: str, *, rolling: int | None = None) -> str:
+def restart(
+    places: Places,
+    name: str,
+    *,
+    rolling: int | None = None,
+    instance: int | None = None,
+    why: str = "",
+    message_id: str | None = None,
+) -> str:
     """Ask for the process `name` to be restarted; returns the message's id, which is its file name.
 
-    `rolling` restarts so many of its copies at a time, each ready before the next.
+    `rolling` restarts so many of its copies at a time, each ready before the next. With the number of an `instance` it
+    is done only if that one still runs. `why` is shown as the reason. Who gives the `message_id` asks once at most,
+    however often: the message is the same file.
 
-    :raises BadValue: when it is not 1 or more.
+    :raises BadValue: when `rolling` is not 1 or more.
     """
     deed = f"restart {check_name('restart', name)}"
-    return _send(places, deed, {"type": "RESTART", "name": name, **_in_turn(deed, rolling)})
+    content: dict[str, str | int] = {"type": "RESTART", "name": name, **_in_turn(deed, rolling)}
+    if instance is not None:
+        content["instance"] = instance
+    if why:
+        check_text(deed, "why", why)
+        content["why"] = why
+    return _send(places, deed, content, message_id)
 
 
 def restart_all(places: Places, *, rolling: int | None = None) -> str:
@@ -173,7 +189,7 @@ def _message_id() -> str:
     return f"{_last_time_ns}-{os.getpid()}-{next(_counter)}"
 
 
-def _send(places: Places, deed: str, content: Mapping[str, str | int]) -> str:
-    message_id = _message_id()
+def _send(places: Places, deed: str, content: Mapping[str, str | int], message_id: str | None = None) -> str:
+    message_id = message_id or _message_id()
     write(deed, os.path.join(places.messages, message_id), json.dumps(content, ensure_ascii=False).encode())
     return message_id

@@ -23,6 +23,27 @@ syslog = ServiceMaker(
     "ncolony-syslog",
 )
 
+check = ServiceMaker(
+    "ncolony check",
+    "ncolony.apps.checks.service",
+    "Probes whether processes are ready, and checks whether they still work",
+    "ncolony-check",
+)
+
+beatcheck = ServiceMaker(
+    "ncolony beatcheck",
+    "ncolony.beatcheck",
+    "Restarts processes whose heartbeat stops",
+    "ncolony-beatcheck",
+)
+
+httpcheck = ServiceMaker(
+    "ncolony httpcheck",
+    "ncolony.httpcheck",
+    "Restarts web servers that do not answer",
+    "ncolony-httpcheck",
+)
+
 health = ServiceMaker(
     "ncolony health",
     "ncolony.apps.health",
