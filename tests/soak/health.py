@@ -176,16 +176,19 @@ class Soak:
 
     def look_into_reasons(self) -> None:
         """Who was sick must have been restarted for what was wrong with it."""
-        for name, what in self.ledger.done:
+        for name, cause in self.ledger.done:
             word = _REASONS.get(self.cast.players[name].kind)
-            if what in ("killed", "edited", "asked for") or word is None:
+            if cause.what in ("killed", "edited", "asked for") or word is None:
                 continue
             lines = (self.colony.state / "history" / name).read_text(encoding="utf-8").splitlines()
             reason = json.loads(lines[-1])["reason"]
             if word in reason:
                 self.counts["reasons"] += 1
+            elif not reason and (self.killed_at or any(end >= cause.when for _, end in self.outages)):
+                # The supervisor that knew it was killed before the end of the instance.
+                self.counts["reasons lost"] += 1
             else:
-                self.fault(f"{name}, {what}: the history says that it was stopped for {reason!r}")
+                self.fault(f"{name}, {cause.what}: the history says that it was stopped for {reason!r}")
         self.ledger.done.clear()
 
     def wait(self, predicate: Callable[[], bool], what: str, timeout: float) -> bool:
@@ -468,7 +471,7 @@ class Soak:
             rows.append((what, counts[what], done))
         rows += [
             ("harmless deeds", self.counts["harmless deeds"], "restarts 0"),
-            ("restarts of the sick, by their history", self.counts["reasons"], ""),
+            ("restarts of the sick, by their history", self.counts["reasons"], f"lost with a supervisor {self.counts['reasons lost']}"),
             ("restarts without a cause", counts["spurious"], f"causes without a restart {counts['missing']}"),
             ("runs of jobs due", runs.due, f"missed {runs.missed}, doubled {runs.doubled}, latest {runs.latest:.1f} s"),
             ("left out while no supervisor ran", runs.left_out, ""),

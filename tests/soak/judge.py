@@ -44,7 +44,7 @@ class Ledger:
         self.lives: dict[str, Life] = {}
         self.counts: Counter[str] = Counter()
         self.delays: dict[str, list[float]] = {}
-        self.done: list[tuple[str, str]] = []  # name and cause of restarts that nobody has looked into yet
+        self.done: list[tuple[str, Cause]] = []  # restarts that nobody has looked into yet: whose, and what for
         self.faults: list[str] = []
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Ledger:
             else:
                 self.delays.setdefault(life.pending.what, []).append(at - life.pending.when)
                 self.counts[f"{life.pending.what}, done"] += 1
-                self.done.append((name, life.pending.what))
+                self.done.append((name, life.pending))
         if identity in {one for _, one in life.ups}:
             self.counts["duplicates"] += 1
             self.faults.append(f"{at:.2f} {name}: two processes are the instance {identity}")
