@@ -28,15 +28,19 @@ if TYPE_CHECKING:
     from ncolony.ctllib import Path, Places
 
 
-def restart(places: Places, name: str, *, rolling: int | None = None) -> str:
+def restart(
+    places: Places, name: str, *, rolling: int | None = None, why: str = "", message_id: str | None = None
+) -> str:
     """Ask for the process `name` to be restarted; returns the message's id, which is its file name.
 
-    `rolling` restarts so many of its copies at a time, each ready before the next.
+    `rolling` restarts so many of its copies at a time, each ready before the next. `why` is shown as the reason.
+    `message_id`, here and below, is for who has to find the message again after a crash.
 
-    :raises BadValue: when it is not 1 or more.
+    :raises BadValue: when `rolling` is not 1 or more, or `message_id` cannot name a file.
     """
     deed = f"restart {check_name('restart', name)}"
-    return _send(places, deed, {"type": "RESTART", "name": name, **_in_turn(deed, rolling)})
+    content = {"type": "RESTART", "name": name, **_in_turn(deed, rolling), **({"why": why} if why else {})}
+    return _send(places, deed, content, message_id)
 
 
 def restart_all(places: Places, *, rolling: int | None = None) -> str:
@@ -67,14 +71,22 @@ def restart_group(places: Places, group: str, *, rolling: int | None = None) -> 
     return _send(places, deed, {"type": "RESTART-GROUP", "group": group, **_in_turn(deed, rolling)})
 
 
-def start(places: Places, name: str) -> str:
+def start(places: Places, name: str, *, message_id: str | None = None) -> str:
     """Ask for the process `name` to be started; returns the message's id."""
-    return _send(places, f"start {check_name('start', name)}", {"type": "START", "name": name})
+    return _send(places, f"start {check_name('start', name)}", {"type": "START", "name": name}, message_id)
 
 
-def stop(places: Places, name: str) -> str:
-    """Ask for the process `name` to be stopped until it is started or changed; returns the message's id."""
-    return _send(places, f"stop {check_name('stop', name)}", {"type": "STOP", "name": name})
+def stop(
+    places: Places, name: str, *, instance: int | None = None, why: str = "", message_id: str | None = None
+) -> str:
+    """Ask for the process `name` to be stopped until it is started or changed; returns the message's id.
+
+    With the number of an `instance`, that one alone is meant. `why` is shown as the reason.
+    """
+    content: dict[str, str | int] = {"type": "STOP", "name": name}
+    content |= {} if instance is None else {"instance": instance}
+    content |= {"why": why} if why else {}
+    return _send(places, f"stop {check_name('stop', name)}", content, message_id)
 
 
 def signal(places: Places, name: str, signal: str | int, scope: str = "process") -> str:
@@ -173,7 +185,10 @@ def _message_id() -> str:
     return f"{_last_time_ns}-{os.getpid()}-{next(_counter)}"
 
 
-def _send(places: Places, deed: str, content: Mapping[str, str | int]) -> str:
-    message_id = _message_id()
+def _send(places: Places, deed: str, content: Mapping[str, str | int], message_id: str | None = None) -> str:
+    if message_id is None:
+        message_id = _message_id()
+    else:
+        check_name(f"{deed} with the message", message_id)
     write(deed, os.path.join(places.messages, message_id), json.dumps(content, ensure_ascii=False).encode())
     return message_id

@@ -15,6 +15,7 @@ class Restart(msgspec.Struct, frozen=True, tag="RESTART"):
 
     name: str
     rolling: int | None = None  # with several instances: so many at a time
+    why: str = ""  # shown in place of "restarted on request"
 
 
 class RestartAll(msgspec.Struct, frozen=True, tag="RESTART-ALL"):
@@ -31,9 +32,14 @@ class RestartGroup(msgspec.Struct, frozen=True, tag="RESTART-GROUP"):
 
 
 class Stop(msgspec.Struct, frozen=True, tag="STOP"):
-    """Stop the process and keep it stopped until it is started, restarted or its configuration changes."""
+    """Stop the process and keep it stopped until it is started, restarted or its configuration changes.
+
+    With the number of an `instance`, that one alone is meant, and the message fails when it is over.
+    """
 
     name: str
+    instance: int | None = None
+    why: str = ""  # shown in place of "stopped on request"
 
 
 class Start(msgspec.Struct, frozen=True, tag="START"):
