@@ -22,6 +22,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, Any, Protocol
@@ -719,7 +720,7 @@ class Scheduler(service.Service):
         self._timeout = timeout
         self._grace = grace
         self._use_pidfd = use_pidfd
-        self._schedule: schedule.Schedule | None = None
+        self._job: schedule.Job | None = None
         self._timer: Any = None
         self._run: Run | None = None
         self._log = Logger(namespace="ncolony.scheduler")
@@ -751,32 +752,39 @@ class Scheduler(service.Service):
 
     def _begin(self) -> None:
         if self.running:
-            self._schedule = schedule.every(self._reactor.seconds(), self._frequency)
-            self._tick()
+            rules = schedule.Rules(every=self._frequency)
+            self._job, _ = schedule.begin(rules, time.time(), self._reactor.seconds())
+            self._happened(schedule.Tick())
 
-    def _tick(self) -> None:
-        """Do what is due now, and have this called at the next due moment whatever happens."""
-        assert self._schedule is not None
-        now = self._reactor.seconds()
-        self._schedule, decision = schedule.step(self._schedule, now, running=self._run is not None)
-        if decision.action is schedule.Action.RUN:
-            self._start()
-        else:
-            self._log.debug("no run: {reason}", reason=decision.reason)
-        self._timer = self._reactor.callLater(max(0.0, self._schedule.due - self._reactor.seconds()), self._tick)
+    def _happened(self, event: schedule.Event) -> None:
+        """Do what follows from the event, and have this called at the next moment at which something may."""
+        assert self._job is not None
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._job, effects = schedule.step(self._job, event, time.time(), self._reactor.seconds())
+        for effect in effects:
+            if isinstance(effect, schedule.Run):
+                self._start(effect.number)
+            elif isinstance(effect, schedule.Note):
+                self._log.debug("{word}: {why}", word=effect.word.value, why=effect.why)
+        if self.running:
+            wait = schedule.next_wake(self._job, time.time(), self._reactor.seconds())
+            self._timer = self._reactor.callLater(wait, self._happened, schedule.Tick())
 
-    def _start(self) -> None:
+    def _start(self, number: int) -> None:
         try:
             run = Run(self._reactor, self._output, self._args, self._timeout, self._grace, use_pidfd=self._use_pidfd)
         except Exception as problem:  # noqa: BLE001 (whatever it is, the next period tries again)
             why = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
             self._output.problem(f"cannot run {self._args[0]!r}: {why}")
+            self._reactor.callLater(0, self._happened, schedule.Ended(number, success=False))
             return
         self._run = run
-        run.done.addCallback(self._ended)
+        run.done.addCallback(self._ended, number)
 
-    def _ended(self, _: None) -> None:
+    def _ended(self, _: None, number: int) -> None:
         self._run = None
+        self._happened(schedule.Ended(number, success=True))
 
     def _resume(self) -> None:
         if self._run is not None:

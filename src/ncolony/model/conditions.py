@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from .cron import wrong_cron, wrong_zone
+
 # systemd's DefaultTimeoutStartSec.
 READY_TIMEOUT_S = 90.0
 # kubelet's defaults: periodSeconds, failureThreshold and successThreshold of a probe.
@@ -185,6 +187,9 @@ def wrong_schedule(schedule: Schedule | None) -> list[Wrong]:
     return [
         ("schedule", _one_of(ways, ("every", "cron"))),
         ("schedule.every", _wrong_period(schedule.every)),
+        ("schedule.cron", wrong_cron(schedule.cron)),
+        ("schedule.timezone", wrong_zone(schedule.timezone)),
+        ("schedule.timezone", "goes with cron alone" if schedule.timezone and schedule.cron is None else None),
         ("schedule.jitter", _wrong_period(schedule.jitter, 0.0)),
         ("schedule.timeout", _wrong_period(schedule.timeout)),
         ("schedule.grace", _wrong_period(schedule.grace, 0.0)),
