@@ -7,7 +7,6 @@ import os
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-import msgspec
 from twisted.logger import Logger
 
 from .. import ctllib
@@ -17,7 +16,7 @@ from ..model.names import is_ignored, printable, problem_with_name
 from ..system.files import Directory, remove_if_there, sweep, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
 
     from ..ctllib import Places, Status
 
@@ -47,12 +46,17 @@ class Definitions:
             return set()
         return {name for name, entry in changed.items() if self._take(name, entry.data if entry else None, entry)}
 
+    def is_gone(self, name: str) -> bool:
+        """Whether the file of this name was removed, and not the directory."""
+        return os.path.isdir(self._directory.path) and not os.path.lexists(f"{self._directory.path}/{name}")
+
     def _take(self, name: str, data: bytes | None, entry: object) -> bool:
         """Note what a file says; whether that concerns a job."""
         if entry is None:
             self._said.pop(name, None)
             return self.good.pop(name, None) is not None
-        if problem_with_name(name) is not None or data is None or b'"schedule"' not in data:
+        may_be = data is not None and (b"schedule" in data or b"\\u" in data)
+        if problem_with_name(name) is not None or data is None or not may_be:
             # The supervisor says what is wrong with it. One that can be read and has no schedule is no job any more.
             return data is not None and self._is_no_job(name, data)
         found = config.define(name, data)
@@ -120,3 +124,96 @@ class Notes:
         """The job was removed."""
         with contextlib.suppress(OSError):
             remove_if_there(f"{self._directory}/{name}")
+
+
+class Office:
+    """Asks the supervisor, by messages whose names say what they are about, and reads what came of it."""
+
+    def __init__(self, places: Places, state: str) -> None:
+        self.places, self._state = places, state
+        self._messages = os.fspath(places.messages)
+        self._seen: dict[str, int] = {}  # when each status was written that we have read
+
+    def is_supervised(self) -> bool:
+        """Whether a supervisor runs."""
+        try:
+            return ctllib.supervisor(self.places, state=self._state) is not None
+        except ctllib.Error:
+            return False
+
+    def status(self, name: str) -> Status | None:
+        """How a process is; None when the supervisor has not seen it yet."""
+        directory = f"{self._state}/status"
+        with contextlib.suppress(OSError):
+            self._seen[name] = os.stat(f"{directory}/{name}").st_mtime_ns
+        return reported(directory, name)
+
+    def changed_statuses(self, names: Iterable[str]) -> set[str]:
+        """Those of the processes whose status is another than the one that was read last."""
+        changed = set()
+        for name in names:
+            try:
+                written = os.stat(f"{self._state}/status/{name}").st_mtime_ns
+            except OSError:
+                written = 0
+            if written != self._seen.get(name, 0):
+                changed.add(name)
+        return changed
+
+    def how_ended(self, name: str, instance: int) -> int | None:
+        """The exit code of an instance that is not the newest any more; None where it is not known, or had none."""
+        try:
+            past = ctllib.history_of(self.places, name, state=self._state)
+        except ctllib.Error:
+            return None
+        return next((one.code for one in past if one.instance == instance), None)
+
+    def was_sent(self, message_id: str) -> bool:
+        """Whether a message was sent: it waits, or was answered. It is removed only when its answer is there."""
+        return os.path.lexists(f"{self._messages}/{message_id}") or self.answer(message_id) is not None
+
+    def answer(self, message_id: str) -> ctllib.Answer | None:
+        """What became of a message so far."""
+        return ctllib.answer(self.places, message_id, state=self._state)
+
+    def withdraw(self, message_id: str) -> bool:
+        """Take back a message that no supervisor is there to take; False when one has taken it."""
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self._messages}/{message_id}")
+            return True
+        return False
+
+    def start(self, name: str, message_id: str) -> None:
+        """Ask for a run, once.
+
+        :raises ctllib.Error: when it cannot be asked for.
+        """
+        if not self.was_sent(message_id):
+            ctllib.start(self.places, name, message_id=message_id)
+
+    def stop(self, name: str, instance: int | None, why: str, message_id: str) -> None:
+        """Ask for the end of a run, once.
+
+        :raises ctllib.Error: when it cannot be asked for.
+        """
+        if not self.was_sent(message_id):
+            ctllib.stop(self.places, name, instance=instance, why=why, message_id=message_id)
+
+    def report(self, name: str, what: str, why: str = "") -> None:
+        """Tell that a job is late, or is not any more.
+
+        :raises ctllib.Error: when it cannot be told.
+        """
+        ctllib.report(self.places, name, what, None, why)
+
+
+def message_name(at: float, name: str, what: str) -> str:
+    """The name of a message about a run that is due `at`: the same whoever makes it, and sorted by that time."""
+    mark = blake2b(name.encode(), digest_size=8).hexdigest()
+    return f"{round(at * 1e9):019d}-job-{mark}-{what}"
+
+
+def luck(name: str, last: float | None) -> float:
+    """A number from 0 to 1 by chance, but the same each time for the same run of the same job."""
+    digest = blake2b(f"{last!r} {name}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big") / (256**7 - 1)

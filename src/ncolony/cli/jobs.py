@@ -99,9 +99,7 @@ def _distance(seconds: float) -> str:
     """ "in 3 min", "now", "40 s ago"."""
     if abs(seconds) < 1:
         return "now"
-    size, unit = next(
-        ((size, unit) for size, unit in reversed(_UNITS) if abs(seconds) >= 2 * size), _UNITS[0]
-    )
+    size, unit = next(((size, unit) for size, unit in reversed(_UNITS) if abs(seconds) >= 2 * size), _UNITS[0])
     text = f"{int(abs(seconds) / size)} {unit}"
     return f"in {text}" if seconds > 0 else f"{text} ago"
 

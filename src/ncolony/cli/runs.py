@@ -8,6 +8,7 @@ from ncolony import ctllib
 from ncolony.cli import complain
 from ncolony.cli.progress import Progress, on_the_way
 from ncolony.cli.show import NO_SUCH_PROCESS
+from ncolony.ctllib.logs import logs_directory
 from ncolony.ctllib.runs import Watch, instances_before
 from ncolony.model.names import printable
 
@@ -85,7 +86,7 @@ def _follow(options: dict[str, Any], limit: float) -> int:
     from ncolony.cli import logs
 
     places, state, name = ctllib.Places(options["config"], options["messages"]), options.get("state"), options["name"]
-    directory = logs.logs_directory(places, state=state)
+    directory = logs_directory(places, state=state)
     instances_before(places, name, state)
     choice = ctllib.choose_logs(places, [name], state=state, logs=directory)
     try:

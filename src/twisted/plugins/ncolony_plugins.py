@@ -22,3 +22,10 @@ syslog = ServiceMaker(
     "Forwards what the processes of a colony print to a syslog collector",
     "ncolony-syslog",
 )
+
+jobs = ServiceMaker(
+    "ncolony jobs",
+    "ncolony.apps.jobs",
+    "Runs the jobs of a colony at their times",
+    "ncolony-jobs",
+)
