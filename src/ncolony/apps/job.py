@@ -189,7 +189,7 @@ class Job:
         self._kept.runs.append(Sent(run.number, self._kept.seen, message))
         self._write()
         self._ask_for(self._kept.runs[-1])
-        _log.info("{name}: run {number}: {why}", name=self.name, number=run.number, why=run.why)
+        _log.debug("{name}: run {number}: {why}", name=self.name, number=run.number, why=run.why)
 
     def _ask_for(self, run: Sent) -> None:
         try:

@@ -83,7 +83,7 @@ class Definitions:
 
 
 class Notes:
-    """A file for each job in the directory `jobs` of the state directory: what was decided last, to go on from there."""
+    """A file for each job, in the directory `jobs` of the state directory: what was decided last."""
 
     def __init__(self, directory: str) -> None:
         """Make the directory.

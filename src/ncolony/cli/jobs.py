@@ -11,6 +11,7 @@ from ncolony.cli.choose import chosen
 from ncolony.cli.past import moment, span
 from ncolony.cli.progress import to_terminal
 from ncolony.cli.show import NO_SUCH_PROCESS
+from ncolony.ctllib.scheduled import NOT_DUE
 from ncolony.model.names import printable
 
 TYPE_CHECKING = False  # see ctllib
@@ -120,7 +121,8 @@ def note(one: Job, now: float) -> str:
         said.append(f"{more} due {moment(one.skipped_at)}: {one.skipped_why}" if one.skipped_why else more)
     if one.status.waiting_for:
         said.append(f"waiting for {', '.join(one.status.waiting_for)}")
-    if not (one.running or one.off or (one.exit and one.status.reason.startswith(one.exit))):
+    told = one.status.reason == NOT_DUE or (one.exit and one.status.reason.startswith(one.exit))
+    if not (one.running or one.off or told):
         said.append(one.status.reason)
     if one.problem:
         said.append(f"problem: {one.problem}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ncolony.ctllib.reports import Status
 
 COMPANION = "ncolony-jobs"
+NOT_DUE = "waits for its schedule"
 STOPPED_ON_REQUEST = "stopped on request"
 _LIVE = ("STARTING", "RUNNING", "STOPPING")
 # What ncolony-jobs keeps of each job, as far as others read it: see docs/jobs.md.
@@ -26,8 +27,8 @@ _KEPT: dict[str, type] = {
     "tries": int, "try_at": float, "said": str,
 }  # fmt: skip
 _LATE_AFTER_S = 60.0
-# Units that are used where they make a whole number, the largest first.
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+# Units that are used where they make a whole number, the largest first; a single minute is told in seconds.
+_UNITS = ((86_400, 86_400, "d"), (3600, 3600, "h"), (120, 60, "min"))
 
 
 class Job:
@@ -178,8 +179,8 @@ def in_words(when: Mapping[str, Any]) -> str:
     """When a job runs, of its key `schedule`: "every 5 min", or the cron expression with its time zone."""
     every, cron, zone = number(when.get("every")), when.get("cron"), when.get("timezone")
     if every is not None:
-        for size, unit in _UNITS:
-            if every > size and every % size == 0:
+        for least, size, unit in _UNITS:
+            if every >= least and every % size == 0:
                 return f"every {every // size:g} {unit}"
         return f"every {every:g} s"
     return " ".join(str(part) for part in (cron, zone) if part) or "-"
