@@ -22,7 +22,8 @@ class Ordering:
         self._colony = colony
         self._after: dict[str, dict[str, After]] = {}  # process -> whom it waits for, as written in its file
         self._dependents: dict[str, set[str]] = {}  # a name as written there -> the processes that wait for it
-        self._held: dict[str, tuple[Event, int]] = {}  # what processes are told once nobody needs them any more
+        # What processes are told once nobody needs them any more, and how they were when that was asked for.
+        self._held: dict[str, tuple[Event, int, Wanted]] = {}
         self._going: set[str] = set()  # that have just been told so
         self._looks: dict[str, float] = {}  # processes to look at again when it is so late
 
@@ -106,8 +107,11 @@ class Ordering:
 
     def tell(self, names: Iterable[str], event: Event) -> None:
         """Tell processes to stop or to restart: each as soon as none of those that need it lives any more."""
-        told = [name for name in names if (known := self._colony.known.get(name)) is not None and known.process]
-        self._held |= {name: (event, self._number(name)) for name in told}
+        told = []
+        for name in names:
+            if (known := self._colony.known.get(name)) is not None and known.process is not None:
+                told.append(name)
+                self._held[name] = event, known.process.number, known.process.wanted
         for name in told:
             # What waits for it is not to start again before that.
             for dependent in sorted(self._dependents_of(name, self._colony.known[name])):
@@ -123,10 +127,6 @@ class Ordering:
 
     def _needs(self, name: str) -> set[str]:
         return {one for other in self._after[name] for one in self._colony.definitions.processes(other)}
-
-    def _number(self, name: str) -> int:
-        process = self._colony.known[name].process
-        return 0 if process is None else process.number
 
     def _dependents_of(self, name: str, known: Known) -> set[str]:
         found = self._dependents.get(name, set())
@@ -150,12 +150,11 @@ class Ordering:
                 self._let_go(one)
 
     def _let_go(self, name: str) -> None:
-        event, number = self._held.pop(name)
+        event, number, wanted = self._held.pop(name)
         known = self._colony.known.get(name)
         if known is None or known.process is None:
             return
-        wanted = isinstance(event, lifecycle.Stop) or known.process.wanted is Wanted.UP
-        if wanted and known.process.number == number:
+        if isinstance(event, lifecycle.Stop) or (known.process.number, known.process.wanted) == (number, wanted):
             self._going.add(name)
             self._colony.events.append((name, event))
         else:
