@@ -26,6 +26,7 @@ _log = Logger(namespace="ncolony.jobs")
 _LIVE = ("STARTING", "RUNNING", "STOPPING")
 # What the supervisor has not taken note of after this long is told again.
 _AGAIN_S = 10.0
+_SOON_S = 2.0
 # What is told to people at the usual level, and what as a warning; the rest is for who looks closely.
 _TOLD = {Word.SKIPPED, Word.REPLACED, Word.RETRYING, Word.CAUGHT_UP, Word.CLOCK_BACK, Word.ON_TIME}
 _WARNED = {Word.MISSED, Word.TIMED_OUT, Word.GAVE_UP, Word.LATE}
@@ -134,7 +135,11 @@ class Job:
         self._tell_lateness(status)
         self._write()
         wall, mono = _now()
-        return math.inf if self._off else mono + schedule.next_wake(self._job, wall, mono, math.inf)
+        # What was asked for is looked at soon, whether there is still somebody to take it.
+        wait = _SOON_S if any(run.began is None for run in self._job.going) else math.inf
+        if not self._off:
+            wait = min(wait, schedule.next_wake(self._job, wall, mono, math.inf))
+        return mono + wait
 
     def _begun(self, memory: schedule.Memory | None) -> schedule.Job:
         wall, mono = _now()

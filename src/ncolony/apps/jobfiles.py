@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..ctllib import Places, Status
 
 _log = Logger(namespace="ncolony.jobs")
+# The statuses of thousands of processes take a supervisor a moment to write.
+_SETTLE_S, _LONGEST_SETTLE_S = 0.5, 10.0
 
 
 class Definitions:
@@ -133,13 +136,30 @@ class Office:
         self.places, self._state = places, state
         self._messages = os.fspath(places.messages)
         self._seen: dict[str, int] = {}  # when each status was written that we have read
+        self._believed = 0.0  # when the supervisor began whose word we take
+        self._met = 0.0, 0.0  # when the present one did, and when we first saw it
 
     def is_supervised(self) -> bool:
-        """Whether a supervisor runs."""
+        """Whether a supervisor runs that has found out what runs, so that statuses can be believed.
+
+        One that has just taken over writes them anew, and this at last of what it has applied.
+        """
         try:
-            return ctllib.supervisor(self.places, state=self._state) is not None
+            found = ctllib.supervisor(self.places, state=self._state)
         except ctllib.Error:
             return False
+        if found is None or not found.started:
+            return False
+        if found.started != self._believed:
+            done, now = ctllib.applied(self.places, state=self._state), time.monotonic()
+            if self._met[0] != found.started:
+                self._met = found.started, now
+            has_settled = done is not None and found.started <= done.at <= time.time() - _SETTLE_S
+            # Where the clock was set in between, patience must do.
+            if not has_settled and now - self._met[1] < _LONGEST_SETTLE_S:
+                return False
+            self._believed = found.started
+        return True
 
     def status(self, name: str) -> Status | None:
         """How a process is; None when the supervisor has not seen it yet."""

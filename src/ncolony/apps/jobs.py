@@ -37,7 +37,7 @@ _log = Logger(namespace="ncolony.jobs")
 # What inotify did not tell is seen this much later; a clock that was set too.
 _LOOK_S = 30.0
 # While no supervisor runs, how soon and how seldom it is looked for.
-_SOON_S, _SELDOM_S = 0.1, 2.0
+_SOON_S, _SELDOM_S = 0.1, 0.5
 # Without a supervisor for so long, what was asked of it is taken back.
 _PATIENCE_S = 5.0
 # Moments that come closer together than this are one turn.

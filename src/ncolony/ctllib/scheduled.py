@@ -148,7 +148,10 @@ def jobs(places: Places, *, state: Path | None = None) -> list[Job]:
     found = []
     for name in sorted(file_names(os.fspath(places.config))):
         when = definition(places, name).get("schedule")
-        if isinstance(when, dict) and name in by_file:
+        # Where the file cannot be read at present, its last good content is in force.
+        is_job = isinstance(when, dict) or any(one.job and one.problem for one in by_file.get(name, ()))
+        if is_job and name in by_file:
+            when = when if isinstance(when, dict) else {}
             found.append(Job(name, when, _most_telling(by_file[name]), _kept(directory, name), now))
     return found
 
