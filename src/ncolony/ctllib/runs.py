@@ -141,19 +141,23 @@ class Watch:
     def _look(self, name: str, since: int) -> None:
         found = reported(self._statuses, name)
         if found is None:
-            if name in self._seen:
+            if name in self._seen and not self._look_back(name, since):
                 raise Failed(f"cannot see {shown(self._run.name)} end: {shown(name)} was removed")
             return
         self.left = as_it_is(found)
         # Its instance may be over long since, and another one running: the history knows.
-        now = (found.instance, found.state)
-        if found.instance > since and (found.state in _AT_REST or found.instance > since + 1):
-            for past in history_of(self._places, name, state=self._state):
-                if past.instance > since:
-                    self.ended[name] = past
-                    return
+        is_over = found.instance > since and (found.state in _AT_REST or found.instance > since + 1)
+        if is_over and not self._look_back(name, since):
             self._fall_back(name, found)
-        self._seen[name] = now
+        self._seen[name] = found.instance, found.state
+
+    def _look_back(self, name: str, since: int) -> bool:
+        """Find the end of its run in the history."""
+        for past in history_of(self._places, name, state=self._state):
+            if past.instance > since:
+                self.ended[name] = past
+                return True
+        return False
 
     def _fall_back(self, name: str, found: Status) -> None:
         """Nothing else is known of an end, when it could not be recorded: what the status says must do."""
