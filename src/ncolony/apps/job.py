@@ -73,6 +73,7 @@ class Job:
         self._rules = rules_of(config)
         self._off = ""
         self._late_why = ""
+        self._skipping = False
         self._reported = 0.0, ""
         self._written: object = None
         found = _kept_in(notes.get(name))
@@ -286,6 +287,7 @@ class Job:
 
     def _end(self, run: Sent, success: bool) -> None:
         self._kept.runs.remove(run)
+        self._skipping = False
         self._step(Ended(run.number, success))
 
     # what is told
@@ -294,6 +296,7 @@ class Job:
         if note.word is Word.SKIPPED:
             self._kept.skipped += note.count
             self._kept.skipped_at, self._kept.skipped_why = note.due, note.why
+            self._tell_of_skipped(note)
         elif note.word is Word.MISSED:
             self._kept.skipped += note.count
             self._kept.skipped_at, self._kept.skipped_why = note.due, f"missed: {note.why}"
@@ -302,6 +305,16 @@ class Job:
         tell = _log.warn if note.word in _WARNED else _log.info if note.word in _TOLD else _log.debug
         many = f" ({note.count} times)" if note.count > 1 else ""
         tell("{name}: {word}{many}: {why}", name=self.name, word=note.word.value, many=many, why=note.why)
+
+    def _tell_of_skipped(self, note: Note) -> None:
+        """Have it among the events that a run was left out; once for each run that goes on, however long."""
+        if not self._skipping:
+            self._skipping = True
+            due = "" if note.due is None else f" due {_shown(note.due)}"
+            try:
+                self._office.report(self.name, "skipped", f"the run{due}: {note.why}")
+            except ctllib.Error as error:
+                _log.error("{error}", error=str(error))
 
     def _tell_lateness(self, status: Status) -> None:
         """Have the supervisor know whether it is late: when that changes, and after it has forgotten."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .applying import apply as apply
     from .checking import Finding as Finding
     from .checking import check as check
+    from .checkup import Checkup as Checkup
+    from .checkup import Trouble as Trouble
+    from .checkup import health as health
     from .definitions import add as add
     from .definitions import disable as disable
     from .definitions import enable as enable
@@ -93,7 +96,7 @@ NO_SUPERVISOR = "no supervisor is running for these directories"
 NOTHING_RUNS = "neither supervisor nor keeper runs for these directories"
 NOT_SEEN = "not seen by a supervisor yet"
 SCOPES = ("process", "tree")
-REPORTS = ("ready", "healthy", "unhealthy", "late", "on-time")
+REPORTS = ("ready", "healthy", "unhealthy", "late", "on-time", "skipped")
 GOALS = ("running", "ready", "stopped", "exited")
 DEFAULT_WAIT_S = 30.0
 
@@ -202,6 +205,9 @@ _ELSEWHERE: dict[str, str] = {
     "answer": "reports",
     "applied": "reports",
     "why": "explain",
+    "health": "checkup",
+    "Trouble": "checkup",
+    "Checkup": "checkup",
     "Event": "eventlog",
     "events": "eventlog",
     "follow_events": "eventlog",

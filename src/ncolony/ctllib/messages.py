@@ -109,8 +109,8 @@ def signal(places: Places, name: str, signal: str | int, scope: str = "process")
 def report(places: Places, name: str, what: str, instance: int | None = None, why: str = "") -> str:
     """Tell the supervisor how the process `name` is, for those who look after it; returns the message's id.
 
-    `what` is "ready", "healthy" or "unhealthy", and of a job "late" or "on-time". With the number of an `instance` it
-    holds for that one alone.
+    `what` is "ready", "healthy" or "unhealthy", and of a job "late", "on-time" or "skipped". With the number of an
+    `instance` it holds for that one alone.
 
     :raises BadValue: for another word.
     """

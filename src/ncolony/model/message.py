@@ -72,7 +72,7 @@ class Report(msgspec.Struct, frozen=True, tag="REPORT"):
     """Somebody who looks after the process says how it is, and why. With `instance`, it holds for that one alone."""
 
     name: str
-    what: Literal["ready", "healthy", "unhealthy", "late", "on-time"]
+    what: Literal["ready", "healthy", "unhealthy", "late", "on-time", "skipped"]
     instance: int | None = None
     why: str = ""
 

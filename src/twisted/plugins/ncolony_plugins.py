@@ -29,3 +29,10 @@ jobs = ServiceMaker(
     "Runs the jobs of a colony at their times",
     "ncolony-jobs",
 )
+
+health = ServiceMaker(
+    "ncolony health",
+    "ncolony.apps.health",
+    "Answers HTTP requests that ask whether a colony lives and is ready",
+    "ncolony-health",
+)
