@@ -113,9 +113,10 @@ def test_options_of_subcommands_are_explained() -> None:
         ("ncolony.service", "running"),
         ("ncolony.apps.scheduler", "scheduler"),
         ("ncolony.apps.syslog", "logs"),
+        ("ncolony.apps.jobs", "jobs"),
         ("ncolony.apps.health", "hearts"),
     ],
-    ids=["ncolony", "scheduler", "syslog", "health"],
+    ids=["ncolony", "scheduler", "syslog", "jobs", "health"],
 )
 def test_plugin_options_are_explained(module: str, name: str) -> None:
     """Every option of the supervisor and of each other plugin has a row on its page, short form included."""
