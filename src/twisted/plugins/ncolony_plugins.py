@@ -44,6 +44,13 @@ httpcheck = ServiceMaker(
     "ncolony-httpcheck",
 )
 
+jobs = ServiceMaker(
+    "ncolony jobs",
+    "ncolony.apps.jobs",
+    "Runs the jobs of a colony at their times",
+    "ncolony-jobs",
+)
+
 health = ServiceMaker(
     "ncolony health",
     "ncolony.apps.health",
