@@ -22,3 +22,10 @@ syslog = ServiceMaker(
     "Forwards what the processes of a colony print to a syslog collector",
     "ncolony-syslog",
 )
+
+notify = ServiceMaker(
+    "ncolony notify",
+    "ncolony.apps.notify",
+    "Tells a command or a URL when processes of a colony are not well",
+    "ncolony-notify",
+)
