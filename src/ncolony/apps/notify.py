@@ -40,6 +40,8 @@ _log = Logger(namespace="ncolony.notify")
 
 # Single ends of processes that are started again anyway are for those who ask for them.
 DEFAULT_KINDS = tuple(kind for kind in KINDS if kind != "exit")
+# NUMBER, SECONDS. With the usual waits, which double from 1 s, three quick ends take some seconds.
+_DEFAULTS = {"crash-loop": (3, 300.0), "rate": (20, 300.0)}
 _MOST = 1000
 # How long what is due may take when we are to end.
 _PATIENCE_S = 1.0
@@ -116,18 +118,18 @@ class Options(usage.Options):
         [
             "crash-loop",
             None,
-            (3, 300.0),
-            "So many ends in so many seconds are one [3/300]",
+            None,
+            "So many ends in so many seconds are one [default: 3/300]",
             _checked("crash-loop", parse_per),
         ],
         [
             "steady",
             None,
             None,
-            "Well for so long is well again [default: as --crash-loop]",
+            "Well for so long is well again [default: the seconds of --crash-loop]",
             _checked("steady", _seconds),
         ],
-        ["rate", None, (20, 300.0), "At most so many letters in so many seconds [20/300]", _checked("rate", parse_per)],
+        ["rate", None, None, "Letters in so many seconds, at most [default: 20/300]", _checked("rate", parse_per)],
         ["retries", None, 30, "How often a letter is tried again", _checked("retries", _count)],
         ["timeout", None, 10.0, "Seconds that a try may take", _checked("timeout", _seconds)],
         ["header-file", None, None, "File with more headers, a line each, read for each letter"],
@@ -197,6 +199,8 @@ class Options(usage.Options):
             raise usage.UsageError("--exec COMMAND, --url URL or --url-file PATH is required")
         if self["state-file"] and count > 1:
             raise usage.UsageError("--state-file is for one receiver, and there are several")
+        for name, default in _DEFAULTS.items():
+            self[name] = default if self[name] is None else self[name]
         self["steady"] = self["steady"] or self["crash-loop"][1]
         self["on"] = self["on"] or list(DEFAULT_KINDS)
 
