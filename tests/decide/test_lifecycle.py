@@ -14,16 +14,22 @@ from world import POLICIES, WALKS, World, walk
 
 from ncolony.decide.lifecycle import (
     EVENTS,
+    NOT_DUE,
     TABLE,
+    Beat,
+    Conditions,
     Configured,
     Effect,
     Emptied,
     Ended,
     Event,
+    Extend,
+    Fault,
     Forget,
     Kill,
     Lost,
     Process,
+    Ready,
     Removed,
     Restart,
     Resumed,
@@ -49,13 +55,17 @@ GIVES_UP = msgspec.structs.replace(POLICY, failures=2, within=10.0)
 RETRIES = msgspec.structs.replace(GIVES_UP, retry_after=30.0)
 ENDS_GIVEN_UP = msgspec.structs.replace(GIVES_UP, on_give_up="shutdown")
 ENDS = msgspec.structs.replace(POLICY, on_exit="shutdown")
+SHOWS = msgspec.structs.replace(POLICY, ready_timeout=30.0)
+WATCHED = msgspec.structs.replace(POLICY, watchdog=10.0)
+JOB = msgspec.structs.replace(POLICY, restart="never", job=True)
 ALONE = msgspec.structs.replace(POLICY, scope="process")
 DONE = Exit(code=0, lived=50.0)
 QUICK = Exit(code=3, lived=0.2)
 
 BASE = Process(name="web", policy=POLICY, wanted=UP, number=7, since=90.0, delay=4.0, restarts=2)
+BLOCKED = {"waiting_for": ("db to be ready",)}
 GIVEN: dict[State, dict[str, Any]] = {
-    State.WAITING: {},
+    State.WAITING: {**BLOCKED},
     State.STARTING: {"alive": True},
     State.RUNNING: {"alive": True},
     State.BACKOFF: {"deadline": 104.0, "last": QUICK},
@@ -117,21 +127,60 @@ def rests(state: State, wanted: Wanted, **changes: Any) -> dict[str, Any]:
     return {"state": state, "wanted": wanted, "since": NOW, "deadline": None, "pending": None} | changes
 
 
+def waits(**changes: Any) -> dict[str, Any]:
+    """It would start, but for others."""
+    return {
+        "state": State.WAITING, "wanted": UP, "since": NOW, "deadline": None, "pending": None, "restarts": 3,
+        "delay": 0.0, **BLOCKED,
+    } | changes  # fmt: skip
+
+
+def rows_of_waiting() -> list[Row]:
+    """Who asks for it gets it as soon as others are so far, and that alone starts it."""
+    state, other = State.WAITING, ("db to be started",)
+    free = {"waiting_for": ()}
+    disabled = rests(State.STOPPED, DOWN, policy=OTHER, enabled=False)
+    return [
+        Row(state, RELAUNCH, {"policy": OTHER, "delay": 0.0}, note="relaunch"),
+        Row(state, DISABLE, disabled, note="disabled"),
+        Row(state, Removed(), rests(State.STOPPED, GONE), Forget()),
+        Row(state, Start(), {"delay": 0.0}),
+        Row(state, Restart(), {"delay": 0.0}),
+        Row(state, Stop(), rests(State.STOPPED, DOWN)),
+        Row(state, Conditions(other), {"waiting_for": other}, note="for others"),
+        Row(state, Conditions(()), begun(restarts=2, delay=4.0, **free), Spawn(8), note="no more"),
+        Row(
+            state, Conditions(()), disabled | {"policy": POLICY, "waiting_for": ()}, given={"enabled": False},
+            note="disabled",
+        ),
+        Row(state, Tick(), SAME, note="late", now=LATE),
+        *(Row(state, event, SAME, now=LATE) for event in NEWS),
+    ]  # fmt: skip
+
+
+# What is told of an instance.
+NEWS: tuple[Event, ...] = (
+    Kill(), Started(7), ended(DONE), Emptied(7), Lost(7), Resumed(7),
+    Ready(7), Beat(7), Fault(7, "why"), Extend(7, 9.0),
+)  # fmt: skip
+
+
 def rows_of_down(state: State) -> list[Row]:
     """Without an instance: who asks for one gets it at once, and news of the former one is old."""
     fresh = {"restarts": 0} if state is State.STOPPED else {}
     disabled = rests(State.STOPPED, DOWN, policy=OTHER, enabled=False)
     return [
+        Row(state, Conditions(("db",)), {"waiting_for": ("db",)}),
+        Row(state, Start(), waits(**fresh), given=BLOCKED, note="waits"),
+        Row(state, Restart(), waits(**fresh), given=BLOCKED, note="waits"),
+        Row(state, RELAUNCH, waits(policy=OTHER, **fresh), given=BLOCKED, note="relaunch, waits"),
         Row(state, RELAUNCH, begun(policy=OTHER, **fresh), Spawn(8), note="relaunch"),
         Row(state, DISABLE, disabled, note="disabled"),
         Row(state, Removed(), rests(State.STOPPED, GONE), Forget()),
         Row(state, Start(), begun(**fresh), Spawn(8)),
         Row(state, Restart(), begun(**fresh), Spawn(8)),
         Row(state, Stop(), SAME if state is State.STOPPED else rests(State.STOPPED, DOWN)),
-        *(
-            Row(state, event, SAME, now=LATE)
-            for event in (Kill(), Started(7), ended(DONE), Emptied(7), Lost(7), Resumed(7))
-        ),
+        *(Row(state, event, SAME, now=LATE) for event in NEWS),
         Row(state, ended(QUICK, empty=False), SAME, now=LATE, note="not empty"),
         Row(state, Tick(), SAME, note="early"),
     ]
@@ -174,7 +223,20 @@ def rows_of_live(state: State) -> list[Row]:
         Row(state, Restart(), halting(UP), term),
         Row(state, Kill(), killed, Signal(7, 9, "tree")),
         Row(state, Kill(), killed, Signal(7, 9, "tree"), given={"policy": ALONE}, note="process alone"),
-        Row(state, Started(7), {"state": State.RUNNING, "since": NOW} if state is State.STARTING else SAME),
+        Row(state, Started(7), running() if state is State.STARTING else SAME),
+        Row(state, Conditions(("db",)), {"waiting_for": ("db",)}),
+        Row(state, Fault(7, "why"), fault("why", 10.0), term),
+        Row(
+            state, Fault(7, "why"), fault("why", 10.0, JOB), term, given={"policy": JOB}, note="of a job"
+        ),
+        Row(
+            state, Fault(7, "why"), fault("why", 10.0, GIVES_UP) | {"failed": (NOW,)}, term, given={"policy": GIVES_UP},
+            note="is a failure",
+        ),
+        Row(
+            state, Configured(JOB, True, relaunch=True), {"policy": JOB}, given={"policy": JOB},
+            note="a job's next run has it",
+        ),
         Row(state, ended(DONE), begun(last=DONE), Spawn(8), note="healthy"),
         Row(state, ended(QUICK), waiting, note="instant"),
         Row(state, ended(refused), waiting | {"last": refused}, note="refused"),
@@ -218,6 +280,102 @@ def rows_of_live(state: State) -> list[Row]:
         Row(state, Lost(7), begun(delay=4.0), Spawn(8)),
         Row(state, Resumed(7), SAME),
         Row(state, Tick(), SAME),
+    ]  # fmt: skip
+
+
+def running(**changes: Any) -> dict[str, Any]:
+    """It is of use."""
+    return {"state": State.RUNNING, "since": NOW, "ready": True, "deadline": None} | changes
+
+
+def fault(why: str, lived: float, policy: Policy = POLICY) -> dict[str, Any]:
+    """It is ended for something that it is to blame for."""
+    how = Exit(lived=lived, fault=why)
+    return halting(UP, fault=how, pending=decide(policy, how, 4.0, 0.0))
+
+
+def rows_of_readiness() -> list[Row]:
+    """From the start of an instance to that it is of use, and that it stays so."""
+    starting, state = {"policy": SHOWS}, State.STARTING
+    awaited = starting | {"deadline": 104.0}
+    watched = {"policy": WATCHED, "watched": True}
+    alive = watched | {"deadline": 104.0}
+    term, soon = Signal(7, 15, "tree"), msgspec.structs.replace(WATCHED, watchdog=2.0)
+    return [
+        Row(state, Started(7), {"deadline": NOW + 30.0}, given=starting, note="has to show that it is ready"),
+        Row(state, Started(7), SAME, given=awaited, note="told again", now=LATE),
+        Row(state, Started(7), running(), given=starting | {"ready": True}, note="had shown it"),
+        Row(state, Started(7), running(deadline=NOW + 10.0), given=watched, note="is watched"),
+        Row(state, Started(7), running(), given={"policy": WATCHED}, note="cannot be watched"),
+        Row(state, Ready(7), running(), given=awaited, note="in time"),
+        Row(state, Ready(7), running(), note="although nobody asked"),
+        Row(state, Tick(), SAME, given=awaited, note="there is time", now=103.9),
+        Row(
+            state, Tick(), fault("not ready within 30 s", 0.0) | {"since": 104.0, "deadline": 109.0}, term,
+            given=awaited, now=104.0, note="not ready in time",
+        ),
+        Row(state, Extend(7, 9.0), {"deadline": NOW + 9.0}, given=awaited, note="more time"),
+        Row(state, Extend(7, 1.0), SAME, given=awaited, note="less time"),
+        Row(state, Extend(7, 9.0), SAME, note="without a time"),
+        Row(state, Beat(7), {"watched": True}),
+        Row(state, Lost(7), begun(delay=4.0, policy=JOB), Spawn(8), given={"policy": JOB}, note="of a job"),
+        Row(State.RUNNING, Ready(7), SAME),
+        Row(State.RUNNING, Beat(7), SAME | {"watched": True}),
+        Row(State.RUNNING, Beat(7), {"deadline": NOW + 10.0}, given=alive, note="in time"),
+        Row(
+            State.RUNNING, Beat(7), {"deadline": NOW + 10.0, "watched": True}, given={"policy": WATCHED},
+            note="the first",
+        ),
+        Row(State.RUNNING, Tick(), SAME, given=alive, now=103.9, note="there is time"),
+        Row(
+            State.RUNNING, Tick(),
+            fault("watchdog: no sign of life for 10 s", 14.0, WATCHED) | {"since": 104.0, "deadline": 109.0}, term,
+            given=alive, now=104.0, note="no sign of life",
+        ),
+        Row(
+            State.RUNNING, Configured(soon, True, relaunch=False), {"policy": soon, "deadline": NOW + 2.0}, given=alive,
+            note="another time",
+        ),
+        Row(
+            State.RUNNING, Configured(POLICY, True, relaunch=False), {"policy": POLICY, "deadline": None}, given=alive,
+            note="watched no more",
+        ),
+        Row(
+            State.RUNNING, Configured(WATCHED, True, relaunch=False), {"policy": WATCHED},
+            note="watched once it shows that it can be",
+        ),
+        Row(State.RUNNING, Extend(7, 9.0), SAME),
+        Row(
+            State.RUNNING, Lost(7), rests(State.EXITED, DOWN, alive=False, last=Exit()), given={"policy": JOB},
+            note="of a job",
+        ),
+        Row(
+            State.RUNNING, ended(QUICK), rests(State.EXITED, DOWN, alive=False, last=QUICK), given={"policy": JOB},
+            note="of a job",
+        ),
+    ]  # fmt: skip
+
+
+def rows_of_jobs() -> list[Row]:
+    """A job is not started because of its file, and never again by itself."""
+    job, other = {"policy": JOB}, Configured(JOB, True, relaunch=True)
+    live, plain = Configured(JOB, True, relaunch=False), Configured(POLICY, True, relaunch=False)
+    idle = rests(State.STOPPED, DOWN, policy=JOB)
+    return [
+        *(
+            Row(state, event, idle, note=f"becomes a job, {note}")
+            for state in (State.STOPPED, State.BACKOFF, State.FATAL)
+            for event, note in ((other, "relaunch"), (live, "live"))
+        ),
+        Row(State.STOPPED, other, idle, given=job, note="another job"),
+        Row(State.STOPPED, live, SAME, given=job, note="the same job", now=LATE),
+        Row(State.STOPPED, plain, begun(policy=POLICY, restarts=0), Spawn(8), given=job, note="no job any more"),
+        Row(State.EXITED, other, SAME, given=job, note="another job", now=LATE),
+        Row(State.EXITED, live, {"policy": JOB}, note="becomes a job"),
+        Row(State.EXITED, plain, begun(policy=POLICY), Spawn(8), given=job, note="no job any more"),
+        Row(State.WAITING, other, {"policy": JOB}, note="becomes a job"),
+        Row(State.STOPPED, Start(), begun(restarts=0), Spawn(8), given=job, note="of a job"),
+        Row(State.STOPPING, other, {"policy": JOB}, given=job, note="another job"),
     ]  # fmt: skip
 
 
@@ -285,7 +443,16 @@ def rows_of_stopping() -> list[Row]:
         Row(state, Restart(), SAME, given=off, note="disabled"),
         Row(state, Kill(), {"deadline": NOW + 1.0}, kill),
         Row(state, Kill(), {"deadline": NOW + 1.0}, kill, given={"policy": ALONE}, note="process alone"),
-        Row(state, Started(7), SAME, now=LATE),
+        *(Row(state, event, SAME, now=LATE) for event in (Started(7), Ready(7), Beat(7), Fault(7, "why"))),
+        Row(state, Conditions(("db",)), {"waiting_for": ("db",)}),
+        Row(state, Extend(7, 9.0), {"deadline": NOW + 9.0}, note="more time"),
+        Row(state, Extend(7, 1.0), SAME, note="less time"),
+        Row(state, Extend(7, 9.0), SAME, given={"rung": 1 << 30}, note="no time after KILL"),
+        Row(state, Extend(7, 9.0), SAME, given={"alive": False}, note="no time for leftovers"),
+        Row(
+            state, LIVE, {"policy": OTHER, "pending": decide(OTHER, QUICK, 4.0, 0.0)}, note="live, with a fault",
+            given={"wanted": UP, "fault": QUICK, "pending": Decision(Action.WAIT, 5.0, 8.0, "why")},
+        ),
         Row(state, ended(QUICK, empty=False), {"alive": False, "last": QUICK}, note="leftovers"),
         *rows_of_the_end(ended(QUICK), QUICK),
         *rows_of_the_end(Emptied(7), None),
@@ -320,7 +487,10 @@ def rows_of_stopping() -> list[Row]:
 
 
 ROWS: list[Row] = [
-    *(row for state in DOWN_STATES for row in rows_of_down(state)),
+    *rows_of_waiting(),
+    *rows_of_readiness(),
+    *rows_of_jobs(),
+    *(row for state in DOWN_STATES if state is not State.WAITING for row in rows_of_down(state)),
     *(row for state in LIVE_STATES for row in rows_of_live(state)),
     *rows_of_stopping(),
     *(
@@ -364,6 +534,8 @@ def test_cell(row: Row) -> None:
     if row.changes:
         # How a reason is worded, and how steps are counted, is not what a cell promises.
         free = {"reason": after.reason, "rung": after.rung}
+        if after.number > row.before.number or after.state is State.WAITING:  # of another instance
+            free |= {"ready": False, "watched": after.policy.watchdog is not None, "fault": None}
         assert after == msgspec.structs.replace(row.before, **(row.changes | free))
     else:
         assert after == row.before
@@ -387,12 +559,13 @@ def test_rows_have_names_of_their_own() -> None:
 @pytest.mark.parametrize("empty", [True, False])
 def test_news_of_another_instance_changes_nothing(state: State, number: int, empty: bool) -> None:
     """What is told of an instance that is not the newest is ignored, whatever it is."""
-    for event in (Started(number), Ended(number, QUICK, empty, 0.5), Emptied(number), Lost(number), Resumed(number)):
+    news = (Started(number), Ended(number, QUICK, empty, 0.5), Emptied(number), Lost(number), Resumed(number))
+    for event in (*news, Ready(number), Beat(number), Fault(number, "why"), Extend(number, 900.0)):
         assert step(BEFORE[state], event, NOW) == (BEFORE[state], ())
 
 
 @pytest.mark.parametrize("state", DOWN_STATES)
-@pytest.mark.parametrize("event", [Start(), Restart(), LIVE, Tick()])
+@pytest.mark.parametrize("event", [Start(), Restart(), LIVE, Tick(), Conditions(())])
 def test_what_is_disabled_does_not_start(state: State, event: Event) -> None:
     """No request, no live change and no deadline starts a disabled process."""
     disabled = msgspec.structs.replace(BEFORE[state], enabled=False)
@@ -525,6 +698,26 @@ def test_instant_deaths_wait_longer_and_longer_and_a_long_life_ends_that() -> No
     assert waits == [1, 2, 4, 8, 16, 20, 1, 2]
 
 
+def test_a_job_says_why_it_does_not_run() -> None:
+    """A job that is not due has a reason for people."""
+    assert after_all(Process(name="x", policy=JOB), Configured(JOB, True, relaunch=True)).reason == NOT_DUE
+
+
+def test_what_is_not_ready_in_time_waits_longer_and_longer() -> None:
+    """However long it took to show nothing, it counts as an instant death."""
+    process, now = Process(name="web", policy=msgspec.structs.replace(SHOWS, jitter=0.0)), NOW
+    process, _ = step(process, Start(), now)
+    for expected in (1.0, 2.0, 4.0):
+        process, _ = step(process, Started(process.number), now)
+        now += 30.0
+        process, _ = step(process, Tick(), now)
+        process, _ = step(process, Ended(process.number, Exit(signal=15, lived=30.0), True, 0.5), now)
+        assert (process.state, process.deadline) == (State.BACKOFF, now + expected)
+        assert process.reason == "not ready within 30 s"
+        now += expected
+        process, _ = step(process, Tick(), now)
+
+
 # The whole
 
 
@@ -606,6 +799,14 @@ class Machine(RuleBasedStateMachine):
     def leftover_ends(self) -> None:
         assert self.world.newest is not None
         self.world.die(self.world.newest, Exit(), self.world.newest.others - 1)
+
+    @rule(blocked=st.booleans())
+    def others(self, blocked: bool) -> None:
+        self.world.others_change(blocked)
+
+    @rule(word=st.integers(0, 3))
+    def say(self, word: int) -> None:
+        self.world.say(word)
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 5.0, 40.0]))
     def wait(self, seconds: float) -> None:

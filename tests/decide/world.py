@@ -15,15 +15,20 @@ import msgspec
 
 from ncolony.decide import lifecycle
 from ncolony.decide.lifecycle import (
+    Beat,
+    Conditions,
     Configured,
     Effect,
     Emptied,
     Ended,
     Event,
+    Extend,
+    Fault,
     Forget,
     Kill,
     Lost,
     Process,
+    Ready,
     Removed,
     Restart,
     Resumed,
@@ -47,6 +52,7 @@ TIMED = (State.BACKOFF, State.STOPPING)
 FORMER = 3
 # What the longest stop, backoff and repeated KILL of the policies below add up to, with room.
 PATIENCE_S = 100.0
+BLOCKED = ("db to be ready",)
 OVER = "what is known dead and empty neither runs nor is stopped"
 # More orders, reports and deadlines than these take.
 ROUNDS = 500
@@ -64,6 +70,9 @@ POLICIES = [
         failures=3, within=6.0, on_give_up="shutdown",
     ),
     Policy(1.0, 1.0, 4.0, 0.5, "always", (0,), ((TERM, 5.0),), "process", on_exit="shutdown"),
+    Policy(1.0, 1.0, 8.0, 0.0, "always", (0,), ((TERM, 5.0),), "tree", ready_timeout=6.0),
+    Policy(1.0, 1.0, 8.0, 0.0, "on-failure", (0,), ((TERM, 2.0),), "tree", ready_timeout=3.0, watchdog=4.0),
+    Policy(2.0, 1.0, 8.0, 0.0, "always", (0,), ((TERM, 2.0),), "tree", failures=2, within=30.0, watchdog=1.0),
 ]  # fmt: skip
 
 
@@ -96,8 +105,10 @@ class World:
         self.now = 1000.0
         self.wish = wanted  # what the user asked for last
         self.process: Process | None = Process(
-            name="web", policy=policy, state=state, wanted=wanted, number=FORMER, since=self.now
-        )
+            name="web", policy=policy, state=state, wanted=wanted, number=FORMER, since=self.now,
+            waiting_for=BLOCKED if state is State.WAITING else (),
+        )  # fmt: skip
+        self.blocked = state is State.WAITING  # others are not so far
         self.number = FORMER
         self.instances: dict[int, Instance] = {}
         self.orders: deque[Spawn | Signal] = deque()
@@ -139,13 +150,21 @@ class World:
 
     def _count(self, process: Process, event: Event) -> None:
         """Keep account of failures: ends by itself that are no success, or too soon, or starts that were refused."""
-        if not isinstance(event, Ended) or event.number != process.number or process.state not in ALIVE:
+        if process.state not in ALIVE or getattr(event, "number", process.number) != process.number:
             return
-        policy, how = process.policy, event.how
+        policy = process.policy
+        due = isinstance(event, Tick) and process.deadline is not None and self.now >= process.deadline
+        if due or isinstance(event, Fault):
+            how = Exit()  # what we end it for
+        elif isinstance(event, Ended):
+            how = event.how
+        else:
+            return
         success = how.code in policy.success_codes and not how.refused
-        recent = [one for one in self.failed if one[0] != event.number and self.now - one[1] <= policy.within]
+        number = process.number
+        recent = [one for one in self.failed if one[0] != number and self.now - one[1] <= policy.within]
         if not success or how.lived < policy.threshold:
-            recent.append((event.number, self.now))
+            recent.append((number, self.now))
         self.failed = recent[-policy.failures :] if policy.failures else []
 
     @staticmethod
@@ -171,14 +190,20 @@ class World:
                 self.over.add(number)
         if isinstance(event, Restart) and self.wish is Wanted.UP:
             self.asked = True
+        again = isinstance(event, Start | Restart) or (isinstance(event, Configured) and event.relaunch)
+        if process.state is State.WAITING and again:
+            self.due = 0.0  # who asks for it does not wait for what was before
         if self.wish is not Wanted.UP:
             self.asked = False
 
     def _check(self, before: Process, event: Event, after: Process, effects: tuple[Effect, ...]) -> None:
         """What holds after every step."""
         if not self.recovering:
-            timed = after.state in TIMED or (after.state is State.FATAL and after.deadline is not None)
+            may = after.state is State.FATAL or (after.state in ALIVE and _is_timed(after))
+            timed = after.state in TIMED or (may and after.deadline is not None)
             self.ask((after.deadline is not None) == timed, "deadlines are of BACKOFF, FATAL and STOPPING", after)
+            waits = after.state is State.WAITING
+            self.ask(not waits or bool(after.waiting_for), "nothing waits for nobody", after)
             self.ask(after.wanted is self.wish, "what is wanted is what was asked for last", self.wish, event, after)
         self.ask(after.state not in (*ALIVE, State.STOPPING) or after.number not in self.over, OVER, after)
         if isinstance(event, Tick) and (before.deadline is None or self.now < before.deadline):
@@ -209,7 +234,8 @@ class World:
         self.ask(not told or fatal or policy.on_exit == "shutdown", "only where it says so", policy)
         self.ask(told or not fatal, "the colony ends with it", event, after)
         if ended and by_itself and after.state is not State.STOPPING:
-            self.ask(told or policy.on_exit != "shutdown", "the colony ends with it", event, after)
+            ours = before.fault is not None  # we ended it, not itself
+            self.ask(told or ours or policy.on_exit != "shutdown", "the colony ends with it", event, after)
             rests = after.state in (State.FATAL, State.EXITED)
             too_many = isinstance(event, Ended) and 0 < policy.failures <= len(self.failed)
             self.ask(rests or not too_many, "what fails too often is given up", self.failed, after)
@@ -229,8 +255,9 @@ class World:
                     all(one in self.over for one in range(FORMER, number)), "never two instances", effect, self.over
                 )
                 self.ask(self.wish is Wanted.UP, "nothing starts unasked", event, before)
+                self.ask(not self.blocked, "nothing starts before those it waits for", event, before)
                 self.number, self.asked = number, False
-                timed = isinstance(event, Tick) and before.state is State.BACKOFF
+                timed = isinstance(event, Tick | Conditions) and before.state in (State.BACKOFF, State.WAITING)
                 live = isinstance(event, Configured) and not event.relaunch
                 lost = isinstance(event, Lost) and before.state in ALIVE
                 if not (timed or live or lost):
@@ -240,7 +267,8 @@ class World:
                 self._check_signal(number, signal, scope, event)
                 self.orders.append(effect)
             case Shutdown(how):
-                self.ask(how == before.last or isinstance(event, Ended), "it ends as the process did", how, before)
+                known = how == (before.last or Exit()) or isinstance(event, Ended)
+                self.ask(known, "it ends as the process did", how, before)
             case Forget():
                 self.ask(self.wish is Wanted.GONE, "nothing is forgotten unasked", event, before)
                 self.ask(self.number in self.over, "nothing is forgotten before it has ended", event, before)
@@ -272,12 +300,29 @@ class World:
     def configure(self, policy: Policy, enabled: bool, relaunch: bool) -> None:
         """Change the definition; a file that was removed comes back as a new process."""
         if self.process is None:
-            self.process = Process(name="web", policy=policy, number=self.number, since=self.now)
+            self.process = Process(
+                name="web", policy=policy, number=self.number, since=self.now, waiting_for=self.waiting_for
+            )
             self.due, self.failed = 0.0, []
         if self.wish is Wanted.GONE:
             relaunch = True
         # Only a change that needs a new instance can enable or disable.
         self.feed(Configured(policy, enabled if relaunch else self.process.enabled, relaunch))
+
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        return BLOCKED if self.blocked else ()
+
+    def others_change(self, blocked: bool) -> None:
+        """What it waits for is so, or is not so any more."""
+        self.blocked = blocked
+        self.feed(Conditions(self.waiting_for))
+
+    def say(self, word: int) -> None:
+        """The instance speaks, if it is there."""
+        if (newest := self.newest) is not None and newest.alive:
+            number = newest.number
+            self.feed([Ready(number), Beat(number), Extend(number, 3.0), Fault(number, "no")][word])
 
     def remove(self) -> None:
         if self.wish is not Wanted.GONE:
@@ -345,6 +390,7 @@ class World:
         news: list[Event] = [Emptied(number), Resumed(number)]
         if process.state not in ALIVE:
             news += [Started(number), Ended(number, Exit(code=3), True, 0.5), Lost(number)]
+            news += [Ready(number), Beat(number), Fault(number, "no"), Extend(number, 3.0)]
         event = news[index % len(news)]
         self.cells[process.state, type(event)] += 1
         outcome = lifecycle.step(process, event, self.now)
@@ -396,8 +442,9 @@ class World:
             self.process = remembered("web", found, memory, self.now)
             if self.process is None:
                 self.process = Process(name="web", policy=found.policy, number=process.number, since=self.now)
-                self.failed = []  # begins anew
                 events = [Configured(found.policy, found.enabled, relaunch=True)]
+                self.failed = []  # begins anew
+        self.process = msgspec.structs.replace(self.process, waiting_for=self.waiting_for)
         self.due, self.sent, self.earliest_kill, self.killed = self.process.delay, 0, self.now, False
         wish, self.shut = self.wish, False
         for event in events:
@@ -420,7 +467,11 @@ class World:
             self.tell()
             if self.orders or self.reports:
                 continue
-            if self.process is None or self.process.deadline is None or self.now - began > PATIENCE_S:
+            if self.process is not None and self.process.state is State.STARTING and self.process.deadline is not None:
+                self.say(0)
+                continue
+            alive = self.process is not None and self.process.state is State.RUNNING
+            if alive or self.process is None or self.process.deadline is None or self.now - began > PATIENCE_S:
                 break
             self.wait(max(0.0, self.process.deadline - self.now))
         self.ask(self._settled(), "left alone, it settles on what is wanted", self.process, self.wish, self.newest)
@@ -429,9 +480,11 @@ class World:
         process, newest = self.process, self.newest
         if any(not one.empty for one in self.instances.values() if one is not newest):
             return False
+        if self.wish is Wanted.UP and process is not None and process.enabled and process.state is State.WAITING:
+            return self.blocked and (newest is None or newest.empty)
         if self.wish is Wanted.UP and process is not None and process.enabled:
             if process.number == FORMER:
-                return process.state in (State.WAITING, State.FATAL)
+                return process.state is State.FATAL
             if process.state is State.FATAL:
                 return process.deadline is None and (newest is None or newest.empty)
             if process.state is State.EXITED:
@@ -441,6 +494,12 @@ class World:
             return process.state is State.RUNNING and newest is not None and newest.alive
         down = process is None if self.wish is Wanted.GONE else process is not None and process.state is State.STOPPED
         return down and (newest is None or newest.empty)
+
+
+def _is_timed(process: Process) -> bool:
+    """Whether something is awaited of a living instance."""
+    policy = process.policy
+    return (policy.ready_timeout if process.state is State.STARTING else policy.watchdog) is not None
 
 
 Move = Callable[[World, Random], None]
@@ -470,9 +529,11 @@ BY_ITSELF: dict[Move, int] = {
     ): 12,
     lambda world, chance: world.tell(): 12,
     lambda world, chance: world.tell_again(int(chance.expovariate(0.5))): 4,
-    lambda world, chance: world.tell_nonsense(chance.randrange(12)): 2,
+    lambda world, chance: world.tell_nonsense(chance.randrange(36)): 4,
     lambda world, chance: world.lose_keeper(record=chance.random() < 0.5): 1,
     lambda world, chance: world.lose_supervisor(): 1,
+    lambda world, chance: world.others_change(chance.random() < 0.3): 2,
+    lambda world, chance: world.say(chance.choice([0, 0, 0, 0, 1, 1, 2, 3])): 8,
     lambda world, chance: world.wait(chance.choice([0.0, 0.1, 1.0, 1.0, 5.0, 40.0])): 10,
     _die: 10,
     _leftovers_end: 2,

@@ -129,6 +129,7 @@ def test_out_of_it(colony: Colony, way: str) -> None:
     answer = colony.send({"type": "START", "name": "web"})
     assert answer["state"] == "done", answer
     colony.wait_until_running("web")
+    colony.wait_for_notes("web", 7)
     assert len(colony.notes("web")) == 7
 
 

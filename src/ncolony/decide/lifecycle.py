@@ -14,6 +14,9 @@ import msgspec
 
 from .restart import Action, Decision, Exit, Policy, decide, is_failure, is_success, rests
 
+# The reason that a job which is not due is not running.
+NOT_DUE = "waits for its schedule"
+
 # After the last step of a stop, KILL is repeated this often until the tree is empty.
 _KILL_AGAIN_S = 1.0
 _KILL = 9
@@ -25,8 +28,8 @@ class State(enum.StrEnum):
     """Where a process is: words that scripts already grep for."""
 
     WAITING = "WAITING"  # for another process
-    STARTING = "STARTING"  # the order to start is out
-    RUNNING = "RUNNING"  # its instance exists
+    STARTING = "STARTING"  # the order to start is out, or its instance has not shown yet that it is ready
+    RUNNING = "RUNNING"  # its instance exists, and is ready where it has to show that
     BACKOFF = "BACKOFF"  # its instance died young; the next one starts at the deadline
     STOPPING = "STOPPING"  # its instance, or what that left behind, is being ended
     STOPPED = "STOPPED"  # ended because that was wanted
@@ -61,6 +64,10 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     reason: str = ""
     failed: tuple[float, ...] = ()  # when it failed lately, for a policy that gives up
+    waiting_for: tuple[str, ...] = ()  # what has to be before it may start, in words
+    ready: bool = False  # the newest instance has shown that it is
+    watched: bool = False  # the newest instance can say that it lives, and has to
+    fault: Exit | None = None  # what the newest instance is ended for by us
 
     @property
     def has_succeeded(self) -> bool:
@@ -142,9 +149,45 @@ class Resumed(msgspec.Struct, frozen=True):
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
+    luck: float = 0.0
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """What has to be before it may start, and is not, in words."""
+
+    waiting_for: tuple[str, ...]
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Its instance has shown that it is ready."""
+
+    number: int
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """Its instance says that it lives."""
+
+    number: int
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Its instance says that it is beyond help."""
+
+    number: int
+    reason: str
+    luck: float = 0.0
+
+
+class Extend(msgspec.Struct, frozen=True):
+    """Its instance asks for so many more seconds from now, to become ready or to end."""
+
+    number: int
+    seconds: float
+
 
 Event: TypeAlias = (
     Configured | Removed | Start | Stop | Restart | Kill | Started | Ended | Emptied | Lost | Resumed | Tick
+    | Conditions | Ready | Beat | Fault | Extend
 )  # fmt: skip
 
 
@@ -202,14 +245,29 @@ def _set(process: Process, **changes: object) -> Process:
 
 
 def _begin(process: Process, now: float, reason: str = "", **changes: object) -> Outcome:
-    """Order a new instance, unless the process is disabled."""
+    """Order a new instance, unless the process is disabled or has to wait for others."""
     if not process.enabled:
         return _to(process, State.STOPPED, now, wanted=Wanted.DOWN, reason="disabled"), ()
+    if process.state is not State.WAITING:  # while it waits, it is counted already
+        changes = {"restarts": 0 if process.state is State.STOPPED else process.restarts + 1, **changes}
+    changes |= {"wanted": Wanted.UP, "ready": False, "watched": process.policy.watchdog is not None, "fault": None}
+    if process.waiting_for:
+        why = _waits_for(process.waiting_for)
+        if process.state is State.WAITING:
+            return _set(process, reason=why, **changes), ()
+        return _to(process, State.WAITING, now, reason=why, **changes), ()
     number = process.number + 1
-    fresh = process.state is State.STOPPED
-    changes = {"restarts": 0 if fresh else process.restarts + 1, **changes}
-    started = _to(process, State.STARTING, now, wanted=Wanted.UP, number=number, alive=True, reason=reason, **changes)
+    started = _to(process, State.STARTING, now, number=number, alive=True, reason=reason, **changes)
     return started, (Spawn(number),)
+
+
+def _waits_for(conditions: tuple[str, ...]) -> str:
+    return f"waits for {', '.join(conditions)}"
+
+
+def _rest(process: Process, now: float) -> Outcome:
+    """A job whose time has not come."""
+    return _to(process, State.STOPPED, now, wanted=Wanted.DOWN, reason=NOT_DUE), ()
 
 
 def _halt(process: Process, now: float, wanted: Wanted, reason: str, pending: Decision | None = None) -> Outcome:
@@ -240,7 +298,8 @@ def _follow(process: Process, decision: Decision, now: float) -> Outcome:
     if decision.action is Action.START:
         return _begin(process, now, decision.reason, delay=0.0)
     if decision.action is Action.REST:
-        return _to(process, State.EXITED, now, reason=decision.reason), ()
+        wanted = Wanted.DOWN if process.policy.job else process.wanted
+        return _to(process, State.EXITED, now, wanted=wanted, reason=decision.reason), ()
     if decision.action is Action.END:
         return _to(process, State.EXITED, now, reason=decision.reason), (Shutdown(process.last or Exit()),)
     if decision.action is Action.GIVE_UP:
@@ -277,27 +336,37 @@ def _ignore(process: Process, event: msgspec.Struct, now: float) -> Outcome:
 def _reconfigure_live(process: Process, event: Configured, now: float) -> Outcome:
     process = _set(process, policy=event.policy, enabled=event.enabled)
     if not event.relaunch:
-        return process, ()
+        if process.state is State.STARTING and process.deadline is not None and event.policy.ready_timeout is None:
+            return _ready(process, event, now)
+        return _watch(process, now) if process.state is State.RUNNING else process, ()
     if not event.enabled:
         return _halt(process, now, Wanted.DOWN, "disabled")
+    if process.policy.job:
+        return process, ()  # the next run has it
     return _halt(process, now, Wanted.UP, "its configuration changed")
 
 
 def _reconfigure_stopping(process: Process, event: Configured, now: float) -> Outcome:
     process = _set(process, policy=event.policy, enabled=event.enabled)
     if not event.relaunch:
-        if process.pending is not None and process.last is not None:
-            process = _set(process, pending=_decide(process, process.last, 0.0))
+        how = process.fault or process.last
+        if process.pending is not None and how is not None:
+            process = _set(process, pending=_decide(process, how, 0.0))
         return process, ()
     if not event.enabled:
         return _set(process, wanted=Wanted.DOWN, pending=None, reason="disabled"), ()
+    if process.policy.job:
+        return process, ()
     return _set(process, wanted=Wanted.UP, pending=None, reason="its configuration changed"), ()
 
 
 def _reconfigure_down(process: Process, event: Configured, now: float) -> Outcome:
     """Of a process without an instance: a change that needs a restart starts it, others do not."""
-    process = _set(process, policy=event.policy, enabled=event.enabled)
-    if not event.relaunch:
+    was_job, process = process.policy.job, _set(process, policy=event.policy, enabled=event.enabled)
+    if process.policy.job and process.enabled:
+        settled = process.state in (State.WAITING, State.EXITED) or (was_job and not event.relaunch)
+        return (process, ()) if settled else _rest(process, now)
+    if not event.relaunch and not was_job:
         return process, ()
     reason = "" if process.state is State.STOPPED else "its configuration changed"
     return _begin(process, now, reason, delay=0.0)
@@ -386,7 +455,79 @@ def _kill_stopping(process: Process, event: msgspec.Struct, now: float) -> Outco
 
 
 def _started(process: Process, event: Started, now: float) -> Outcome:
-    return _to(process, State.RUNNING, now if event.at is None else min(event.at, now), reason=""), ()
+    since, patience = now if event.at is None else min(event.at, now), process.policy.ready_timeout
+    if patience is None or process.ready:
+        return _watch(_to(process, State.RUNNING, since, reason="", ready=True), now), ()
+    if process.deadline is not None:
+        return process, ()  # told again
+    return _set(process, deadline=now + patience, reason="has not shown yet that it is ready"), ()
+
+
+def _ready(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _watch(_to(process, State.RUNNING, now, reason="", ready=True), now), ()
+
+
+def _watch(process: Process, now: float) -> Process:
+    """Of a running process: until when it has to say that it lives."""
+    seconds = process.policy.watchdog if process.watched else None
+    return _set(process, deadline=None if seconds is None else now + seconds)
+
+
+def _beat_starting(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _set(process, watched=True), ()
+
+
+def _beat_running(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _watch(_set(process, watched=True), now), ()
+
+
+def _fault(process: Process, event: Fault, now: float) -> Outcome:
+    return _fail(process, now, event.reason, max(0.0, now - process.since), event.luck)
+
+
+def _fail(process: Process, now: float, why: str, lived: float, luck: float) -> Outcome:
+    """End the instance for what it did or did not do. What follows is what would follow such a death.
+
+    But for the end of the colony: it does not end by itself.
+    """
+    how = Exit(lived=lived, fault=why)
+    process = _set(process, fault=how, failed=_failures(process, how, now))
+    return _halt(process, now, Wanted.UP, why, _decide(process, how, luck))
+
+
+def _tick_starting(process: Process, event: Tick, now: float) -> Outcome:
+    if not _due(process, now):
+        return process, ()
+    # However long it took: it was never of use.
+    return _fail(process, now, f"not ready within {process.policy.ready_timeout or 0.0:g} s", 0.0, event.luck)
+
+
+def _tick_running(process: Process, event: Tick, now: float) -> Outcome:
+    if not _due(process, now):
+        return process, ()
+    why = f"watchdog: no sign of life for {process.policy.watchdog or 0.0:g} s"
+    return _fail(process, now, why, max(0.0, now - process.since), event.luck)
+
+
+def _extend_starting(process: Process, event: Extend, now: float) -> Outcome:
+    if process.deadline is None:
+        return process, ()
+    return _set(process, deadline=max(process.deadline, now + event.seconds)), ()
+
+
+def _extend_stopping(process: Process, event: Extend, now: float) -> Outcome:
+    """Where it has been asked politely; KILL is nothing to put off."""
+    if process.deadline is None or process.rung == _PAST_ALL or not process.alive:
+        return process, ()
+    return _set(process, deadline=max(process.deadline, now + event.seconds)), ()
+
+
+def _conditions(process: Process, event: Conditions, now: float) -> Outcome:
+    return _set(process, waiting_for=event.waiting_for), ()
+
+
+def _conditions_waiting(process: Process, event: Conditions, now: float) -> Outcome:
+    return _begin(_set(process, waiting_for=event.waiting_for), now)
 
 
 def _ended_live(process: Process, event: Ended, now: float) -> Outcome:
@@ -408,7 +549,8 @@ def _failures(process: Process, how: Exit, now: float) -> tuple[float, ...]:
 
 
 def _decide(process: Process, how: Exit, luck: float) -> Decision:
-    return decide(process.policy, how, process.delay, luck, len(process.failed))
+    policy = msgspec.structs.replace(process.policy, on_exit="restart") if how.fault else process.policy
+    return decide(policy, how, process.delay, luck, len(process.failed))
 
 
 def _ended_stopping(process: Process, event: Ended, now: float) -> Outcome:
@@ -422,6 +564,13 @@ def _emptied(process: Process, event: msgspec.Struct, now: float) -> Outcome:
 
 
 def _begin_again(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    return _begin(process, now, process.reason)
+
+
+def _vanished(process: Process, event: Lost, now: float) -> Outcome:
+    """It has run, so a job has had its run."""
+    if process.policy.job:
+        return _ended_live(process, Ended(event.number, Exit(), True, 0.0), now)
     return _begin(process, now, process.reason)
 
 
@@ -455,40 +604,52 @@ def _due(process: Process, now: float) -> bool:
 _ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
     # event:         Configured             Removed           Start            Stop            Restart
     #                Kill            Started   Ended            Emptied   Lost     Resumed   Tick
+    #                Conditions      Ready     Beat             Fault     Extend
     State.WAITING: (
         _reconfigure_down, _remove_down, _start_down, _stop_down, _restart_down,
         _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+        _conditions_waiting, _ignore, _ignore, _ignore, _ignore,
     ),
     State.STARTING: (
         _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
-        _kill_live, _started, _ended_live, _ignore, _begin_again, _ignore, _ignore,
+        _kill_live, _started, _ended_live, _ignore, _begin_again, _ignore, _tick_starting,
+        _conditions, _ready, _beat_starting, _fault, _extend_starting,
     ),
     State.RUNNING: (
         _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
-        _kill_live, _ignore, _ended_live, _ignore, _begin_again, _ignore, _ignore,
+        _kill_live, _ignore, _ended_live, _ignore, _vanished, _ignore, _tick_running,
+        _conditions, _ignore, _beat_running, _fault, _ignore,
     ),
     State.BACKOFF: (
         _reconfigure_backoff, _remove_down, _start_down, _stop_down, _restart_down,
         _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _tick_waiting,
+        _conditions, _ignore, _ignore, _ignore, _ignore,
     ),
     State.STOPPING: (
         _reconfigure_stopping, _remove_stopping, _start_stopping, _stop_stopping, _restart_stopping,
         _kill_stopping, _ignore, _ended_stopping, _emptied, _lost_stopping, _signal_again, _tick_stopping,
+        _conditions, _ignore, _ignore, _ignore, _extend_stopping,
     ),
     State.STOPPED: (
         _reconfigure_down, _remove_down, _start_down, _ignore, _restart_down,
         _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+        _conditions, _ignore, _ignore, _ignore, _ignore,
     ),
     State.EXITED: (
         _reconfigure_exited, _remove_down, _start_down, _stop_down, _restart_down,
         _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
+        _conditions, _ignore, _ignore, _ignore, _ignore,
     ),
     State.FATAL: (
         _reconfigure_fatal, _remove_down, _start_down, _stop_down, _restart_down,
         _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _tick_waiting,
+        _conditions, _ignore, _ignore, _ignore, _ignore,
     ),
 }  # fmt: skip
-EVENTS = (Configured, Removed, Start, Stop, Restart, Kill, Started, Ended, Emptied, Lost, Resumed, Tick)
+EVENTS = (
+    Configured, Removed, Start, Stop, Restart, Kill, Started, Ended, Emptied, Lost, Resumed, Tick,
+    Conditions, Ready, Beat, Fault, Extend,
+)  # fmt: skip
 TABLE: dict[State, dict[type, Callable[..., Outcome]]] = {
     state: dict(zip(EVENTS, row, strict=True)) for state, row in _ROWS.items()
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .lifecycle import Configured, Event, Process, Removed, Restart, State, Stop, Wanted
+from .lifecycle import NOT_DUE, Configured, Event, Process, Removed, Restart, State, Stop, Wanted
 from .restart import Exit, Policy, is_failure
 
 
@@ -68,6 +68,10 @@ def remembered(name: str, found: Applied, memory: Memory | None, now: float) -> 
         last=memory.last,
         failed=_ago(memory, now),
     )
+    if found.policy.job:
+        state = State.EXITED if memory.state == State.EXITED else State.STOPPED
+        reason = memory.reason if state is State.EXITED or memory.wanted == Wanted.DOWN else NOT_DUE
+        return msgspec.structs.replace(process, state=state, wanted=Wanted.DOWN, reason=reason)
     if memory.wanted == Wanted.DOWN:
         return msgspec.structs.replace(process, wanted=Wanted.DOWN)
     if memory.state == State.EXITED and found.policy.restart != "always" and found.policy.on_exit != "shutdown":
@@ -121,6 +125,7 @@ def adopted(
         number=number,
         since=now,
         alive=True,
+        ready=memory is not None and memory.state == State.RUNNING and memory.number == number,
         restarts=memory.restarts if memory is not None else 0,
         failed=_told_again(memory, alive, found.policy, now),
     )

@@ -27,10 +27,16 @@ class Policy(msgspec.Struct, frozen=True):
     retry_after: float | None = None  # seconds after which what was given up is tried again; None: never
     on_exit: str = "restart"
     on_give_up: str = "restart"
+    ready_timeout: float | None = None  # how long it has to show that it is ready; None: it does not show it
+    watchdog: float | None = None  # it says that it lives at least this often
+    job: bool = False  # it runs when somebody says so, and is left at that
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """How an instance ended. Neither code nor signal: nobody knows. `refused` says why it could not even start."""
+    """How an instance ended. Neither code nor signal: nobody knows. `refused` says why it could not even start.
+
+    `fault` says why it is ended by us, for which it is to blame.
+    """
 
     code: int | None = None
     signal: int | None = None
@@ -39,10 +45,11 @@ class Exit(msgspec.Struct, frozen=True):
     refused: str = ""
     signal_name: str = ""
     out_of_memory: bool = False
+    fault: str = ""
 
     def __str__(self) -> str:
-        if self.refused:
-            return self.refused
+        if self.refused or self.fault:
+            return self.refused or self.fault
         if self.code is not None:
             return f"exit code {self.code}"
         if self.signal is not None:
@@ -92,7 +99,7 @@ def decide(policy: Policy, ended: Exit, delay: float, luck: float, failures: int
     `delay` is the one that is due (0: none yet, so the policy's least); `luck` in [0, 1] is this time's share of
     the jitter; `failures` is how many there were within `policy.within`, this one included.
     """
-    told = str(ended) if ended.refused else f"{ended} after {ended.lived:.3g} s"
+    told = str(ended) if ended.refused or ended.fault else f"{ended} after {ended.lived:.3g} s"
     if policy.on_exit == "shutdown":
         return Decision(Action.END, 0.0, 0.0, told)
     if rests(policy, ended):

@@ -10,8 +10,9 @@ from hashlib import blake2b
 import msgspec
 
 from ..decide.lifecycle import Process, State, Wanted
+from ..decide.order import circles
 from ..decide.ready import is_ready
-from ..model.config import Definition, Problem, define, file_mark
+from ..model.config import Definition, Problem, ProcessConfig, define, file_mark
 from ..model.names import copies_of, printable, problem_with_name
 from ..system.files import Entry, write_whole
 
@@ -37,13 +38,14 @@ class _Kept(msgspec.Struct):
 class _File:
     """One file: the definition in force, and the one before it while that may come back."""
 
-    __slots__ = ("before", "definition", "mark", "newest", "problem", "until", "why")
+    __slots__ = ("before", "circle", "definition", "mark", "newest", "problem", "until", "why")
 
     def __init__(self) -> None:
         self.definition: Definition | None = None  # in force
         self.newest: Definition | None = None  # the last good one that was read
         self.before: Definition | None = None  # what comes back if the one in force is not ready in time
         self.problem: str | None = None
+        self.circle = ""  # of files that wait for each other, this one among them
         self.until: float | None = None  # when its time is over
         self.why = ""  # it was taken back, because of this
         self.mark = 0
@@ -63,6 +65,12 @@ class Definitions:
         self._marks = 0  # the sum of all files' marks: the directory's generation
         self._problems: set[str] = set()
         self._trials: dict[str, _File] = {}  # whose newest definition has still to prove itself
+        self._candidates: dict[
+            str, Definition
+        ] = {}  # newest definitions that wait for others, and may do so in a circle
+        self._tangled = False  # whether that is to be found out
+        self._companions: dict[str, tuple[Definition, Callable[[ProcessConfig], bool]]] = {}
+        self._wanting: dict[str, set[str]] = {}  # name of a companion -> the files that need it
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -101,9 +109,63 @@ class Definitions:
         else:
             self._problems.discard(name)
             file.problem = None
-            if file.newest is None or file.newest.digest != found.digest or file.newest.text != found.text:
+            if found.config.after or name in self._candidates:
+                self._candidates[name], self._tangled = found, True
+            elif file.newest is None or file.newest.digest != found.digest or file.newest.text != found.text:
+                self._tangled |= bool(self._candidates) or bool(file.newest and file.newest.config.after)
                 self._take(name, file, found, now)
+                concerned |= self._note_needs(name, file.definition)
         return concerned | self._processes(name, file)
+
+    def untangle(self, now: float) -> set[str]:
+        """Let definitions come into force that wait for others, unless they do so in a circle; whom that concerns."""
+        if not self._tangled:
+            return set()
+        self._tangled = False
+        newest = {name: self._candidates.get(name) or file.newest for name, file in self._files.items()}
+        after = {name: self._files_meant(one.config.after) for name, one in newest.items() if one and one.config.after}
+        found, concerned = circles(after), set[str]()
+        for name in [*self._candidates, *found, *(name for name, file in self._files.items() if file.circle)]:
+            file = self._files[name]
+            circle = " → ".join(map(printable, found[name])) if name in found else ""
+            if circle != file.circle:
+                file.circle = circle
+                concerned |= self._processes(name, file)
+                if circle:
+                    self._say(self._problem(name, file) or "")
+            candidate = None if circle else self._candidates.pop(name, None)
+            if candidate is not None and (file.newest is None or file.newest.text != candidate.text):
+                concerned |= self._processes(name, file)
+                self._take(name, file, candidate, now)
+                concerned |= self._processes(name, file) | self._note_needs(name, file.definition)
+        return concerned
+
+    def _files_meant(self, after: Iterable[str]) -> set[str]:
+        """The files that the names in an `after` mean: "web" for "web:0" where that is a copy."""
+        return {one if one in self._files else one.rpartition(":")[0] for one in after}
+
+    # companions
+
+    def offer(self, name: str, text: bytes, is_needed_by: Callable[[ProcessConfig], bool]) -> None:
+        """A program that is to run beside the others as long as a definition in force needs it."""
+        found = define(name, text)
+        assert isinstance(found, Definition), str(found)
+        self._companions[name] = found, is_needed_by
+        self._wanting[name] = set()
+
+    def _note_needs(self, name: str, definition: Definition | None) -> set[str]:
+        """Which companions are needed, or are not any more, because of what is in force for a file now."""
+        concerned = set()
+        for companion, (_, is_needed_by) in self._companions.items():
+            wanting = self._wanting[companion]
+            before = bool(wanting)
+            if definition is not None and definition.config.enabled and is_needed_by(definition.config):
+                wanting.add(name)
+            else:
+                wanting.discard(name)
+            if bool(wanting) != before:
+                concerned.add(companion)
+        return concerned
 
     def remove(self, name: str) -> set[str]:
         """A file is gone; the processes that this concerns."""
@@ -114,7 +176,9 @@ class Definitions:
         self._problems.discard(name)
         self._trials.pop(name, None)
         self._unkeep(name)
-        return self._processes(name, file) | {name}
+        self._tangled |= bool(self._candidates) or bool(file.circle)
+        self._candidates.pop(name, None)
+        return self._processes(name, file) | {name} | self._note_needs(name, None)
 
     def _processes(self, name: str, file: _File) -> set[str]:
         """Every process that the file may define, the file's own name among them."""
@@ -126,6 +190,8 @@ class Definitions:
         file = self._files.get(name)
         if file is not None and (file.definition is None or file.definition.config.instances is None):
             return Source(name, file.definition, self._problem(name, file), None, file.why or None)
+        if name in self._companions and self._wanting[name] and name not in self._files:
+            return Source(name, self._companions[name][0], None)
         base, _, number = name.rpartition(":")
         file = self._files.get(base)
         if file is None or not number.isascii() or not number.isdigit() or str(int(number)) != number:
@@ -139,6 +205,8 @@ class Definitions:
 
     @staticmethod
     def _problem(name: str, file: _File) -> str | None:
+        if file.circle and not file.problem:
+            return f"cannot use {printable(name)}: after: they wait for each other: {file.circle}"
         return file.problem or (f"cannot use {printable(name)}: rolled back: {file.why}" if file.why else None)
 
     def processes(self, name: str) -> list[str]:
@@ -206,6 +274,7 @@ class Definitions:
         if file.before is not None:
             self._keep(name, _Kept(file.definition.digest, file.before.text, file.why))
             file.definition = file.before
+            concerned |= self._note_needs(name, file.definition)
         file.until = None
         del self._trials[name]
         self._say(f"{printable(name)}: rolled back: {file.why}")

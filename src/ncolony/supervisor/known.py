@@ -128,7 +128,10 @@ def while_running(definition: Definition, policy: Policy) -> dict[str, Any]:
 def policy_of(definition: Definition, defaults: Policy) -> Policy:
     """What governs the process: its own keys, else the supervisor's options."""
     config = definition.config
+    job, ready = config.schedule, config.ready
     kill_time = config.kill_time if config.kill_time is not None else defaults.stop[0][1]
+    if job is not None and job.grace is not None:
+        kill_time = job.grace
     steps = config.stop if config.stop is not None else (("TERM", kill_time),)
     least = defaults.min_delay if config.min_restart_delay is None else config.min_restart_delay
     most = defaults.max_delay if config.max_restart_delay is None else config.max_restart_delay
@@ -138,7 +141,7 @@ def policy_of(definition: Definition, defaults: Policy) -> Policy:
         min_delay=min(least, most) if config.min_restart_delay is None else least,
         max_delay=max(least, most) if config.max_restart_delay is None else most,
         jitter=config.jitter,
-        restart=config.restart,
+        restart=config.restart if job is None else "never",
         success_codes=config.success_codes,
         stop=tuple((signal_number(name) or signal.SIGTERM, seconds) for name, seconds in steps),
         scope=config.stop_scope,
@@ -147,4 +150,7 @@ def policy_of(definition: Definition, defaults: Policy) -> Policy:
         retry_after=None if give_up is None else give_up.retry_after,
         on_exit=config.on_exit,
         on_give_up=config.on_give_up,
+        ready_timeout=None if ready is None else ready.timeout,
+        watchdog=config.watchdog,
+        job=job is not None,
     )

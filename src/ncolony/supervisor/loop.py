@@ -48,9 +48,11 @@ from ..system.reports import checked
 from ..system.sinks import plan
 from ..system.trust import why_open
 from ..system.wake import Names, Watcher
+from .companions import companions
 from .definitions import Definitions, Source
 from .known import LIVE, Known, Settings, exit_in, memory_of, policy_of, while_running
 from .memory import MemoryWatch
+from .ordering import Ordering
 from .output import Output
 from .replacing import Replacing
 from .requests import Desk
@@ -115,7 +117,7 @@ class Supervisor(Service):
         self._asked = False  # to end
         self._judging: Any = None  # the next look at definitions on trial
         self._memory = MemoryWatch(self)
-        self.tending = Tending(self)
+        self.tending, self.ordering = Tending(self), Ordering(self)
 
     # starting
 
@@ -234,6 +236,11 @@ class Supervisor(Service):
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._happenings = Events(settings.state, self._problem)
         self.definitions = Definitions(f"{settings.state}/previous", lambda text: _log.error("{text}", text=text))
+        try:
+            for companion in companions(settings):
+                self.definitions.offer(*companion)
+        except UnicodeEncodeError:
+            self._problem("companions", f"cannot run companions: not UTF-8: {printable(settings.state)}")
         self.inbox = Inbox(reactor, settings.messages, settings.state, self._take_message, self._problem)
         self.inbox.answered = lambda name, answer: self.happened(
             "message", file=printable(name), result=answer.state, reason=answer.why
@@ -398,6 +405,11 @@ class Supervisor(Service):
             )  # fmt: skip
             if process.state is not State.RUNNING:
                 known.memory = None
+            elif before.state is State.STARTING and process.policy.ready_timeout is not None:
+                self.happened("ready", name, instance=process.number, reason="")
+            self.ordering.changed(name, known)
+        elif before.deadline is None and process.state is State.STARTING:
+            self.ordering.changed(name, known)  # its instance exists
         self.records.changed(name, transient=process.state is State.STARTING)
         self._desk.judge(name, process)
         if self.quitting and process.state not in LIVE:
@@ -478,7 +490,7 @@ class Supervisor(Service):
             known = self.known.get(name)
             if known is not None and known.timed == deadline:
                 known.timed = None
-                self.events.append((name, lifecycle.Tick()))
+                self.events.append((name, lifecycle.Tick(random.random())))
 
     # the config directory
 
@@ -535,6 +547,7 @@ class Supervisor(Service):
             self._departing |= set(self.definitions) - self._config.seen.keys()
         for name in in_order(changed):
             self._read(name, changed[name])
+        self._note_all(self.definitions.untangle(self.reactor.seconds()))
         if self._departing and (self._departure is None or not self._departure.active()):
             self._departure = self.reactor.callLater(
                 _DEPARTURE_S, self.guarded, self._await_departure, len(self._departing)
@@ -558,6 +571,7 @@ class Supervisor(Service):
         reach("removed.noticed")
         for name in departing:
             self._note_all(self.definitions.remove(name) | self._strange(name))
+        self._note_all(self.definitions.untangle(self.reactor.seconds()))
 
     def _cannot_read(self, directory: str, error: OSError) -> None:
         """A directory that vanished is not the removal of its processes: say so and wait for its return."""
@@ -689,14 +703,18 @@ class Supervisor(Service):
         self._memory.concern(name)
         if known.definition is None and known.problem is not None:
             return  # not a process, or adopted, and then it goes on with what it was started from
+        self.ordering.define(name, known)
         found = self._applied_from(known.definition)
         if known.process is None:
             if found is None:
                 self._forget(name, known)
                 return
-            known.process = self._first(name, known, found)
+            known.process = msgspec.structs.replace(
+                self._first(name, known, found), waiting_for=self.ordering.waiting_for(name)
+            )
             if known.applied is not None:
                 self._schedule(name, known)
+                self.ordering.changed(name, known)
                 return  # as an earlier supervisor left it
         event = change(known.applied, found)
         known.applied = found
@@ -744,6 +762,7 @@ class Supervisor(Service):
             self._dropped.append(name)
         self.records.changed(name)
         self._desk.judge(name, None)
+        self.ordering.changed(name, known)
         if self.quitting:
             self._quit_if_done()
 
@@ -1117,6 +1136,7 @@ class Supervisor(Service):
             memory=known.memory,
             rolled_back=known.rolled_back,
             failures=tuple(wall + at - now for at in process.failed),
+            waiting_for=process.waiting_for if process.state is State.WAITING else (),
             said=known.said,
             phase=known.phase,
             healthy=known.healthy if known.pid is not None else None,
@@ -1170,12 +1190,13 @@ class Supervisor(Service):
         if again and not self.hands.connected and not self._live:
             self._finish()  # no keeper can be had that would tell us more
             return
-        for name, known in self.known.items():
-            if known.process is not None:
-                if again:
-                    self.events.append((name, lifecycle.Kill()))
-                elif known.process.wanted is not Wanted.GONE:
-                    self.events.append((name, lifecycle.Stop("the colony was stopped")))
+        processes = [(name, known.process) for name, known in self.known.items() if known.process is not None]
+        if again:
+            self.ordering.drop()
+            self.events += [(name, lifecycle.Kill()) for name, _ in processes]
+        else:
+            staying = [name for name, process in processes if process.wanted is not Wanted.GONE]
+            self.ordering.tell(staying, lifecycle.Stop("the colony was stopped"))
         self.drain_events()
         self._quit_if_done()
 

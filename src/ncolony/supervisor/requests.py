@@ -180,7 +180,10 @@ class Desk:
             assert process is not None
             satisfied = isinstance(event, lifecycle.Start) and process.state in (State.STARTING, State.RUNNING)
             since[name] = process.number - 1 if satisfied else process.number
-            colony.events.append((name, event))
+        if len(names) > 1 and isinstance(event, lifecycle.Restart):
+            colony.ordering.tell(names, event)
+        else:
+            colony.events += [(name, event) for name in names]
         only = colony.known[names[0]].applied if len(names) == 1 else None
         colony.drain_events()
         if only:

@@ -1,0 +1,161 @@
+"""Who may start, and who may stop: what the `after` keys say, against how the others stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..decide import lifecycle
+from ..decide.lifecycle import Event, Wanted
+from ..decide.order import LIVE, Standing, circles, look
+from ..model.conditions import After, as_after
+from .known import Known
+
+if TYPE_CHECKING:
+    from .loop import Supervisor
+
+
+class Ordering:
+    """The `after` of each process, and whom it concerns when one of them changes. A change costs nothing to others."""
+
+    def __init__(self, colony: Supervisor) -> None:
+        self._colony = colony
+        self._after: dict[str, dict[str, After]] = {}  # process -> whom it waits for, as written in its file
+        self._dependents: dict[str, set[str]] = {}  # a name as written there -> the processes that wait for it
+        # What processes are told once nobody needs them any more, and how they were when that was asked for.
+        self._held: dict[str, tuple[Event, int, Wanted]] = {}
+        self._going: set[str] = set()  # that have just been told so
+        self._looks: dict[str, float] = {}  # processes to look at again when it is so late
+
+    # starting
+
+    def define(self, name: str, known: Known) -> None:
+        """The definition of a process has changed, or is gone."""
+        definition = known.definition
+        after = {} if definition is None else {one: as_after(how) for one, how in definition.config.after.items()}
+        before = self._after.pop(name, {})
+        if after:
+            self._after[name] = after
+        for one in before.keys() - after.keys():
+            self._dependents[one].discard(name)
+            if not self._dependents[one]:
+                del self._dependents[one]
+        for one in after.keys() - before.keys():
+            self._dependents.setdefault(one, set()).add(name)
+        if after or before:
+            self._reconsider(name)
+
+    def changed(self, name: str, known: Known) -> None:
+        """A process is not what it was: those that wait for it may go on, and those bound to it may not."""
+        self._going.discard(name)
+        if self._dependents:
+            for dependent in sorted(self._dependents_of(name, known)):
+                self._reconsider(dependent)
+        if self._held:
+            self._release(name)
+
+    def waiting_for(self, name: str) -> tuple[str, ...]:
+        """What has to be before the process may start, in words."""
+        return tuple(why for why, _ in self._unmet(name))
+
+    def _unmet(self, name: str) -> list[tuple[str, After]]:
+        colony, found = self._colony, []
+        now = colony.reactor.seconds()
+        for other, after in self._after.get(name, {}).items():
+            seen = look(after.when, other, self._standings(other), now)
+            if seen.why:
+                found.append((seen.why, after))
+            if seen.again is not None:
+                self._look_again(name, seen.again)
+        return found
+
+    def _standings(self, name: str) -> list[Standing]:
+        known = self._colony.known
+        moving = self._held.keys() | self._going
+        return [
+            Standing(one, known[one].process, known[one].healthy, one in moving)
+            for one in self._colony.definitions.processes(name)
+            if one in known and known[one].process is not None
+        ]
+
+    def _look_again(self, name: str, at: float) -> None:
+        if self._looks.get(name, at + 1.0) > at:
+            self._looks[name] = at
+            wait = max(0.0, at - self._colony.reactor.seconds())
+            self._colony.reactor.callLater(wait, self._colony.guarded, self._look, name)
+
+    def _look(self, name: str) -> None:
+        self._looks.pop(name, None)
+        self._reconsider(name)
+
+    def _reconsider(self, name: str) -> None:
+        known = self._colony.known.get(name)
+        if known is None or known.process is None:
+            return
+        unmet = self._unmet(name)
+        waiting_for = tuple(why for why, _ in unmet)
+        if waiting_for == known.process.waiting_for:
+            return
+        events = self._colony.events
+        events.append((name, lifecycle.Conditions(waiting_for)))
+        broken = [why for why, after in unmet if after.bind]
+        if broken and known.process.state in (lifecycle.State.STARTING, lifecycle.State.RUNNING):
+            events.append((name, lifecycle.Restart(f"is bound to others: needs {', '.join(broken)}")))
+        self._colony.records.changed(name)
+
+    # stopping
+
+    def tell(self, names: Iterable[str], event: Event) -> None:
+        """Tell processes to stop or to restart: each as soon as none of those that need it lives any more."""
+        told = []
+        for name in names:
+            if (known := self._colony.known.get(name)) is not None and known.process is not None:
+                told.append(name)
+                self._held[name] = event, known.process.number, known.process.wanted
+        for name in told:
+            # What waits for it is not to start again before that.
+            for dependent in sorted(self._dependents_of(name, self._colony.known[name])):
+                self._reconsider(dependent)
+        needs = {name: self._needs(name) for name in self._after}
+        at_once = circles(needs) if needs else {}
+        for name in [name for name in told if name in at_once or not self._is_needed(name)]:
+            self._let_go(name)
+
+    def drop(self) -> None:
+        """Nobody is spared any more: what is to come now comes to all at once."""
+        self._held.clear()
+
+    def _needs(self, name: str) -> set[str]:
+        return {one for other in self._after[name] for one in self._colony.definitions.processes(other)}
+
+    def _dependents_of(self, name: str, known: Known) -> set[str]:
+        found = self._dependents.get(name, set())
+        return found | self._dependents.get(known.file, set()) if known.file != name else found
+
+    def _is_needed(self, name: str) -> bool:
+        """Whether one of those that wait for it lives, and is to be told as well."""
+        colony = self._colony
+        return any(
+            (process := colony.known[one].process) is not None
+            and process.state in LIVE
+            and (one in self._held or one in self._going or process.state is lifecycle.State.STOPPING)
+            for one in self._dependents_of(name, colony.known[name])
+            if one in colony.known
+        )
+
+    def _release(self, name: str) -> None:
+        """This one may have been the last that needed others."""
+        for one in self._needs(name) if name in self._after else ():
+            if one in self._held and not self._is_needed(one):
+                self._let_go(one)
+
+    def _let_go(self, name: str) -> None:
+        event, number, wanted = self._held.pop(name)
+        known = self._colony.known.get(name)
+        if known is None or known.process is None:
+            return
+        if isinstance(event, lifecycle.Stop) or (known.process.number, known.process.wanted) == (number, wanted):
+            self._going.add(name)
+            self._colony.events.append((name, event))
+        else:
+            self.changed(name, known)
