@@ -109,11 +109,16 @@ def test_options_of_subcommands_are_explained() -> None:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("ncolony.service", "running"), ("ncolony.apps.scheduler", "scheduler"), ("ncolony.apps.syslog", "logs")],
-    ids=["ncolony", "scheduler", "syslog"],
+    [
+        ("ncolony.service", "running"),
+        ("ncolony.apps.scheduler", "scheduler"),
+        ("ncolony.apps.syslog", "logs"),
+        ("ncolony.apps.notify", "notify"),
+    ],
+    ids=["ncolony", "scheduler", "syslog", "notify"],
 )
 def test_plugin_options_are_explained(module: str, name: str) -> None:
-    """Every option of the supervisor, the scheduler and the forwarder has a row on its page, short form included."""
+    """Every option of every plugin has a row on its page, short form included."""
     import importlib
 
     options = importlib.import_module(module).Options()

@@ -352,5 +352,5 @@ def test_a_rate_and_a_clock_that_is_set_back() -> None:
     ],
 )
 def test_pauses(failures: int, luck: float, asked: float | None, expected: float) -> None:
-    """The wait doubles up to five minutes, a part of it is left to chance, and what the receiver asks for is kept to."""
+    """The wait doubles up to five minutes, some of it is left to chance, and what the receiver asks is kept to."""
     assert alerts.pause(failures, luck, asked) == expected

@@ -45,6 +45,8 @@ _NOTE_S = 30.0
 # The ends of instances are told of by these events; the first three about the newest instance, `starting` about the
 # one before.
 _ENDS = ("backoff", "exited", "fatal", "starting")
+# The one end by our own hand after which an instance is started at once, and which yet is its own fault.
+_FAULT = "watchdog: "
 _ABOUT_ENDS = ("crash-loop", "fatal", "oom", "exit")
 # What happens in a row is read together.
 _SOON_S = 0.05
@@ -260,6 +262,8 @@ class Desk:
         self._todo, self._is_late = [], False
         self._saved.position = self._reader.position()
         if self._is_first:
+            for name in list(self._saved.known):
+                self._step(name, alerts.Passed(now), now, now)
             self._is_first = False
             for name, known in self._saved.known.items():
                 for kind, one in known.open.items():
@@ -300,10 +304,11 @@ class Desk:
             # Its record is gone: the event says less, and of one that was started again nothing.
             success = event.reason.startswith("exit code 0 ")
             return None if number != event.instance else alerts.Ended(event.at, number, event.reason, success, final)
-        if past.reason:
+        if event.event == "starting" and past.reason and not past.reason.startswith(_FAULT):
             return None  # somebody wanted it to end
-        text = f"{past.text} after {past.lived:.3g} s" if past.pid is not None else past.text
-        return alerts.Ended(event.at, number, text, self._facts.has_succeeded(event.name, past), final, past.oom)
+        text = past.reason or (f"{past.text} after {past.lived:.3g} s" if past.pid is not None else past.text)
+        success = not past.reason and self._facts.has_succeeded(event.name, past)
+        return alerts.Ended(event.at, number, text, success, final, past.oom)
 
     def _step(self, name: str, news: alerts.News, at: float, now: float) -> None:
         before = self._saved.known.get(name, Known())

@@ -233,9 +233,20 @@ class Web:
             return defer.succeed(Outcome(str(problem)))
         body: Any = _Body(letters.encode(record, self._form))
         asked: defer.Deferred[Any] = self._agent.request(b"POST", self._url.encode("ascii"), headers, body)
-        asked.addCallback(self._answered)
-        asked.addTimeout(self._timeout, self._reactor)
-        return asked.addErrback(self._failed)
+        late: list[bool] = []  # what a request says that was given up does not tell why it was
+
+        def give_up() -> None:
+            late.append(True)
+            asked.cancel()
+
+        timer = self._reactor.callLater(self._timeout, give_up)
+
+        def over(outcome: Outcome) -> Outcome:
+            if timer.active():
+                timer.cancel()
+            return Outcome(f"it did not answer within {self._timeout:g} s") if late and outcome.why else outcome
+
+        return asked.addCallback(self._answered).addErrback(self._failed).addCallback(over)
 
     def _answered(self, response: Any) -> Any:
         # Well before our own time is over, or its status would be forgotten.
@@ -259,7 +270,7 @@ class Web:
         problem: Any = failure.value
         while isinstance(problem, (ResponseNeverReceived, RequestTransmissionFailed)) and problem.args:
             problem = problem.args[0][0].value if problem.args[0] else ""
-        if isinstance(problem, (defer.TimeoutError, error.TimeoutError)):
+        if isinstance(problem, error.TimeoutError):  # of the connection
             return Outcome(f"it did not answer within {self._timeout:g} s")
         if isinstance(problem, defer.CancelledError):
             return Outcome("it was ended")
