@@ -199,7 +199,9 @@ class Desk:
         self._save()
         self._idle = defer.Deferred()
         idle = self._idle
-        if self._saved.queue:
+        if self._todo:
+            self.give_up()  # all of that is read once more
+        elif self._saved.queue:
             end = self._reactor.callLater(patience, self.give_up)
             idle.addCallback(lambda _: end.cancel() if end.active() else None)
             self._deliver()
@@ -251,7 +253,7 @@ class Desk:
         for event in some:
             # Where our place was lost, what is older than what we have seen was seen.
             if not (self._is_late and event.at <= self._saved.last_at):
-                self._take(event, now)
+                self._take_safely(event, now)
         if some:
             self._saved.last_at, self._unnoted = some[-1].at, True
         rest = self._todo[_AT_ONCE:]
@@ -269,6 +271,12 @@ class Desk:
                 for kind, one in known.open.items():
                     self._tell(name, Alert(kind, one.at, one.reason, since=one.at), now)
         self._caught_up(now)
+
+    def _take_safely(self, event: Event, now: float) -> None:
+        try:
+            self._take(event, now)
+        except Exception:  # noqa: BLE001
+            _log.failure("cannot understand one event; the others are not concerned")
 
     def _take(self, event: Event, now: float) -> None:
         """Learn from one event."""
@@ -441,7 +449,7 @@ class Desk:
 
     def _deliver(self) -> None:
         """Send the oldest letter, unless one is under way or the receiver is to be left alone."""
-        if self._sending is not None or self._again is not None or not self._saved.queue:
+        if self._sending is not None or self._again is not None or not self._saved.queue or self._todo:
             return
         self._save()
         record = self._saved.queue[0]
@@ -475,17 +483,14 @@ class Desk:
         if self._stopped and (outcome.why or not self._saved.queue):
             self._rest()
         else:
-            self._deliver_later()
+            # Not from here: a receiver that answers at once, hundreds of times, would go deeper and deeper.
+            self._reactor.callLater(0, self._go_on)
 
-    def _deliver_later(self) -> None:
-        # Not from here: a receiver that answers at once, hundreds of times, would go deeper and deeper.
-        self._reactor.callLater(0, self._deliver if self._stopped else self._continue)
-
-    def _continue(self) -> None:
-        if not self._stopped and not self._todo:
-            self._caught_up(time.time())
-        else:
+    def _go_on(self) -> None:
+        if self._stopped:
             self._deliver()
+        elif not self._todo:
+            self._caught_up(time.time())
 
     def _try_again(self) -> None:
         self._again = None
@@ -520,7 +525,8 @@ class Desk:
         return found
 
     def _save(self) -> None:
-        if not self._unnoted:
+        """Write the file. In the middle of what was read there is no place to go on from."""
+        if not self._unnoted or self._todo:
             return
         try:
             write_whole(self._path, msgspec.json.encode(self._saved), 0o600)
