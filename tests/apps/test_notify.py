@@ -690,30 +690,57 @@ def test_stopped_with_a_command_under_way(yard: Yard) -> None:
     wait_for(lambda: not any(is_alive(int(pid)) for pid in pids.read_text().split()), "they are dead")
 
 
+def ends(hook: Hook) -> list[int]:
+    """The instances of web that were told to have ended."""
+    return [one["exit"]["instance"] for one in hook.letters() if one["name"] == "web"]
+
+
+SINGLE_ENDS = ("--on", "exit", "--rate", "1000/1")
+
+
 def test_what_happens_meanwhile(yard: Yard) -> None:
     """What happened while nobody told, across a rotation of the events too, is told afterwards, once."""
     hook = yard.hook()
-    notifier = yard.notify("--url", hook.url)
-    yard.happen("fatal", "a")
-    wait_for_told(hook, ("a", "fatal", False))
+    notifier = yard.notify("--url", hook.url, *SINGLE_ENDS)
+    yard.end(1)
+    wait_for(lambda: ends(hook) == [1], "the first is told")
     assert stop(notifier) == 0
-    yard.happen("fatal", "b")
+    yard.end(2)
     yard.rotate()
-    yard.happen("fatal", "c")
-    yard.happen("fatal", "a")
-    notifier = yard.notify("--url", hook.url)
-    wait_for_told(hook, *((name, "fatal", False) for name in "abc"))
-    yard.happen("fatal", "d")
+    yard.end(3)
+    notifier = yard.notify("--url", hook.url, *SINGLE_ENDS)
+    wait_for(lambda: len(ends(hook)) >= 3, "what happened meanwhile is told")
+    yard.end(4)
     yard.rotate()
-    yard.happen("fatal", "e")
-    wait_for_told(hook, *((name, "fatal", False) for name in "abcde"))
+    yard.end(5)
+    wait_for(lambda: len(ends(hook)) >= 5, "what happens now is told")
+    assert stop(notifier) == 0
+    notifier = yard.notify("--url", hook.url, *SINGLE_ENDS)
     assert stop(notifier) == 0
     # Twice: our place is in a file that is gone. What is left of what was read is not told again.
-    for name in "fgh":
+    for number in (6, 7, 8):
         yard.rotate()
-        yard.happen("fatal", name)
-    notifier = yard.notify("--url", hook.url)
-    wait_for_told(hook, *((name, "fatal", False) for name in "abcdegh"))
+        yard.end(number)
+    notifier = yard.notify("--url", hook.url, *SINGLE_ENDS)
+    wait_for(lambda: 8 in ends(hook), "what is left is told")
+    assert ends(hook) == [1, 2, 3, 4, 5, 7, 8]
+
+
+def test_killed_at_rest(yard: Yard) -> None:
+    """Once a letter has arrived and that is noted, it does not come again, whoever is killed."""
+    hook = yard.hook()
+    notifier = yard.notify("--url", hook.url, *SINGLE_ENDS)
+    [path] = (yard.state / "notify-to").glob("*.json")
+    for number in (1, 2, 3):
+        yard.end(number)
+        wait_for(lambda number=number: number in ends(hook), "it is told")  # type: ignore[misc]
+        wait_for(lambda: not (read_json(path) or {})["queue"], "that is noted", 5)
+        notifier.kill()
+        notifier.wait()
+        notifier = yard.notify("--url", hook.url, *SINGLE_ENDS)
+    yard.end(4)
+    wait_for(lambda: 4 in ends(hook), "the last one is told")
+    assert ends(hook) == [1, 2, 3, 4]
 
 
 def test_a_file_that_makes_no_sense(yard: Yard) -> None:
@@ -741,11 +768,7 @@ def test_a_file_that_cannot_be_written(yard: Yard) -> None:
 def test_killed_at_any_moment(yard: Yard, seed: int) -> None:
     """However often it is killed in the middle of its work, no alert is lost, and at most one a kill comes twice."""
     chance, hook, kills, count, rotated = random.Random(seed), yard.hook(), 0, 0, 0
-
-    def known(number: int) -> bool:
-        return {f"web{one}" for one in range(1, number + 1)} <= {one["name"] for one in hook.letters()}
-
-    options = ("--url", hook.url, "--on", "all", "--rate", "1000/1")
+    options = ("--url", hook.url, *SINGLE_ENDS)
     notifier = yard.notify(*options)
     for _ in range(8):
         for _ in range(chance.randrange(1, 30)):
@@ -753,10 +776,10 @@ def test_killed_at_any_moment(yard: Yard, seed: int) -> None:
                 with (yard.state / "events").open("a") as file:
                     file.write('{"at": 1, "event": "message", "name": ""}\n' * 500)
             count += 1
-            yard.happen("fatal", f"web{count}")
+            yard.end(count)
             if chance.random() < 0.1:
                 # What is rotated away twice before it is read is nobody's any more.
-                wait_for(partial(known, rotated), "what was rotated away is read")
+                wait_for(partial(have_ended, hook, rotated), "what was rotated away is read")
                 yard.rotate()
                 rotated = count
                 yard.happen("running", "other")
@@ -765,12 +788,16 @@ def test_killed_at_any_moment(yard: Yard, seed: int) -> None:
         notifier.wait()
         kills += 1
         notifier = yard.notify(*options)
-    wait_for(partial(known, count), "all is told")
+    wait_for(partial(have_ended, hook, count), "all is told")
     assert stop(notifier) == 0
-    ids = [one["id"] for one in hook.letters()]
-    assert {one["name"] for one in hook.letters()} == {f"web{number}" for number in range(1, count + 1)}
-    assert len(set(ids)) == count
-    assert len(ids) - count <= kills
+    assert len({one["id"] for one in hook.letters()}) == count
+    assert len(ends(hook)) - count <= kills
+    assert {one["event"] for one in hook.letters()} == {"exit"}
+
+
+def have_ended(hook: Hook, count: int) -> bool:
+    """Whether all of them up to this one are told of."""
+    return set(range(1, count + 1)) <= set(ends(hook))
 
 
 # A real colony
