@@ -723,7 +723,16 @@ def test_what_happens_meanwhile(yard: Yard) -> None:
         yard.end(number)
     notifier = yard.notify("--url", hook.url, *SINGLE_ENDS)
     wait_for(lambda: 8 in ends(hook), "what is left is told")
-    assert ends(hook) == [1, 2, 3, 4, 5, 7, 8]
+    yard.end(9)
+    wait_for(lambda: 9 in ends(hook), "the next one is told")
+    assert stop(notifier) == 0
+    # Another file with the same in it, as after a restore.
+    shutil.copy(yard.state / "events", yard.state / "copy")
+    (yard.state / "copy").rename(yard.state / "events")
+    yard.end(10)
+    notifier = yard.notify("--url", hook.url, *SINGLE_ENDS)
+    wait_for(lambda: 10 in ends(hook), "the last one is told")
+    assert ends(hook) == [1, 2, 3, 4, 5, 7, 8, 9, 10]
 
 
 def test_killed_at_rest(yard: Yard) -> None:
