@@ -57,3 +57,10 @@ health = ServiceMaker(
     "Answers HTTP requests that ask whether a colony lives and is ready",
     "ncolony-health",
 )
+
+notify = ServiceMaker(
+    "ncolony notify",
+    "ncolony.apps.notify",
+    "Tells a command or a URL when processes of a colony are not well",
+    "ncolony-notify",
+)
