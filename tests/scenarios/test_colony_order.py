@@ -280,6 +280,7 @@ def test_companions_come_and_go(colony: Colony) -> None:
     put(colony, "web")
     colony.start()
     colony.wait_until_running("web")
+    colony.wait_for_notes("web", 1)
     assert colony.status("ncolony-check") is None
     put(colony, "web", check=[{"exec": ["true"], "period": 3600}])
     colony.wait_for_status("ncolony-check", wanted="up")
