@@ -113,10 +113,12 @@ def test_options_of_subcommands_are_explained() -> None:
         (("ncolony.service",), "running"),
         (("ncolony.apps.scheduler",), "scheduler"),
         (("ncolony.apps.syslog",), "logs"),
+        (("ncolony.apps.jobs",), "jobs"),
         (("ncolony.apps.health",), "hearts"),
+        (("ncolony.apps.notify",), "notify"),
         (("ncolony.apps.checks.service", "ncolony.beatcheck", "ncolony.httpcheck"), "health"),
     ],
-    ids=["ncolony", "scheduler", "syslog", "health", "checks"],
+    ids=["ncolony", "scheduler", "syslog", "jobs", "health", "notify", "checks"],
 )
 def test_plugin_options_are_explained(modules: tuple[str, ...], name: str) -> None:
     """Every option of the supervisor and of each other plugin has a row on its page, short form included."""

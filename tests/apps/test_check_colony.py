@@ -124,7 +124,7 @@ def test_unhealthy_is_restarted_once_and_recovers(colony: Colony, serve: Callabl
     happened = events(colony, "web")
     assert (happened.count("unhealthy"), happened.count("healthy")) == (1, 2), happened
     [past] = [json.loads(line) for line in (colony.state / "history" / "web").read_text().splitlines()]
-    assert past["reason"] == f"restarted on request: http {url}: status 503"
+    assert past["reason"] == f"http {url}: status 503"
 
 
 def test_grace_of_each_instance(colony: Colony) -> None:

@@ -22,7 +22,7 @@ def test_instance_that_runs(colony: Colony) -> None:
     assert answer["state"] == "done"
     colony.wait_until_running("web", instance=2)
     [line] = (colony.state / "history" / "web").read_text().splitlines()
-    assert json.loads(line)["reason"] == "restarted on request: no answer\\x1b"
+    assert json.loads(line)["reason"] == "no answer\\x1b"
 
 
 def test_instance_that_is_over(colony: Colony) -> None:

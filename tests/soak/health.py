@@ -471,7 +471,7 @@ class Soak:
             rows.append((what, counts[what], done))
         rows += [
             ("harmless deeds", self.counts["harmless deeds"], "restarts 0"),
-            ("restarts of the sick, by their history", self.counts["reasons"], f"lost with a supervisor {self.counts['reasons lost']}"),
+            ("reasons in the history", self.counts["reasons"], f"lost with a supervisor {self.counts['reasons lost']}"),
             ("restarts without a cause", counts["spurious"], f"causes without a restart {counts['missing']}"),
             ("runs of jobs due", runs.due, f"missed {runs.missed}, doubled {runs.doubled}, latest {runs.latest:.1f} s"),
             ("left out while no supervisor ran", runs.left_out, ""),

@@ -113,7 +113,7 @@ def adopted(
     elif not alive and (stopping or down):
         state = State.STOPPING
     elif down:
-        again = (Stop(),)
+        again = (Stop(memory.reason) if memory is not None and memory.reason else Stop(),)
     elif stopping:
         again = (Restart(),)
     process = Process(
@@ -126,6 +126,7 @@ def adopted(
         since=now,
         alive=True,
         ready=memory is not None and memory.state == State.RUNNING and memory.number == number,
+        reason=memory.reason if memory is not None and state is State.STOPPING else "",
         restarts=memory.restarts if memory is not None else 0,
         failed=_told_again(memory, alive, found.policy, now),
     )

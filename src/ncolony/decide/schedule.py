@@ -229,7 +229,8 @@ class Going:
 class Job:
     """A job. `due` is the first moment that has not been decided about, and `at` that moment with its jitter.
 
-    Both are on the clock of `times`. `last` (wall) is the last moment that was decided about.
+    Both are on the clock of `times`. `last` (wall) is the last moment that was decided about. `owed` is the first due
+    run since the last one began that was left out.
     """
 
     rules: Rules
@@ -242,6 +243,7 @@ class Job:
     queued: Wanted | None = None
     retries: tuple[tuple[float, Wanted], ...] = ()
     late: bool = False
+    owed: Wanted | None = None
 
 
 class KeptRun(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -262,6 +264,7 @@ class Memory(msgspec.Struct, frozen=True, omit_defaults=True):
     queued: KeptRun | None = None
     retries: tuple[KeptRun, ...] = ()
     going: tuple[KeptRun, ...] = ()
+    owed: float | None = None
 
 
 def begin(
@@ -276,15 +279,23 @@ def begin(
     count = 0
     if rules.every is not None and known.last is not None and not rules.catch_up:
         count = min(MOST_COUNTED, max(0, round((job.due - mono - known.last + wall) / rules.every) - 1))
+    owed = known.owed if known.owed is not None or not count else (known.last or wall) + (rules.every or 0.0)
     job = replace(
         job,
         at=_put_off(job, luck),
         last=wall if rules.cron is not None and known.last is None else known.last,
         late=known.late,
-        queued=None if known.queued is None else Wanted(known.queued.due, known.queued.attempt),
+        queued=None
+        if known.queued is None
+        else Wanted(known.queued.due, known.queued.attempt, _late_at(known, known.queued.due, rules, wall, mono)),
+        owed=None if owed is None else Wanted(owed, late_at=_late_at(known, owed, rules, wall, mono)),
         retries=tuple((_mono(run.at, wall, mono), Wanted(run.due, run.attempt)) for run in known.retries),
         going=tuple(
-            Going(run.number, Wanted(run.due, run.attempt), None if run.at is None else _mono(run.at, wall, mono))
+            Going(
+                run.number,
+                Wanted(run.due, run.attempt, _late_at(known, run.due, rules, wall, mono)),
+                None if run.at is None else _mono(run.at, wall, mono),
+            )
             for run in known.going
         ),
     )
@@ -305,7 +316,20 @@ def remember(job: Job, wall: float, mono: float) -> Memory:
             )
             for run in job.going
         ),
+        owed=None if job.owed is None else job.owed.due,
     )
+
+
+def with_luck(job: Job, luck: float) -> Job:
+    """Return the job with this luck for its next due moment, where it was not known in time."""
+    return replace(job, at=_put_off(job, luck))
+
+
+def _late_at(known: Memory, due: float | None, rules: Rules, wall: float, mono: float) -> float:
+    """Return when (mono) a run is late that is carried on with; never, where that was told already."""
+    if rules.late_after is None or due is None or known.late:
+        return math.inf
+    return _mono(due + rules.late_after, wall, mono)
 
 
 def _mono(at: float | None, wall: float, mono: float) -> float:
@@ -355,10 +379,13 @@ def step(job: Job, event: Event, wall: float, mono: float, luck: float = 0.0) ->
     return walk.job, tuple(walk.effects)
 
 
-def next_wake(job: Job, wall: float, mono: float) -> float:
-    """Return in how many seconds `step` is to be called at the latest, infinity where nothing is to be awaited."""
+def next_wake(job: Job, wall: float, mono: float, longest: float = LONGEST_WAIT_S) -> float:
+    """Return in how many seconds `step` is to be called at the latest, infinity where nothing is to be awaited.
+
+    Who notices by itself that the clock was set waits for it for as long as it likes: `longest`.
+    """
     moments = [run.wanted.late_at for run in job.going if run.began is None]
-    moments += [job.queued.late_at] if job.queued is not None else []
+    moments += [run.late_at for run in (job.queued, job.owed) if run is not None]
     if job.rules.timeout is not None:
         moments += [run.began + job.rules.timeout for run in job.going if run.began is not None and not run.stopping]
     if not job.going or job.rules.overlap is Overlap.ALLOW:
@@ -367,7 +394,7 @@ def next_wake(job: Job, wall: float, mono: float) -> float:
         moments.append(job.at)
     waits = [moment - mono for moment in moments]
     if job.times.wall:
-        waits.append(min(job.at - wall, LONGEST_WAIT_S))
+        waits.append(min(job.at - wall, longest))
     return max(0.0, min(waits))
 
 
@@ -396,6 +423,7 @@ class _Walk:
             stranger = Going(number, Wanted(None))
             self.job = replace(self.job, going=(*self.job.going, stranger), number=max(number, self.job.number))
         self._change(run if run.number != number else replace(run, began=self.mono) for run in self.job.going)
+        self.job = replace(self.job, owed=None)
         if self.job.late:
             self.job = replace(self.job, late=False)
             self.note(Word.ON_TIME, "a run has begun")
@@ -494,6 +522,7 @@ class _Walk:
             self.want(Wanted(on_wall, late_at=self.late_at(0.0)), "it was missed")
         else:
             self.note(Word.MISSED, "nobody was there, or the clock was set", on_wall, count)
+            self.owe(Wanted(on_wall, late_at=self.late_at(ago)))
 
     def _try_again(self) -> None:
         for retry in self.job.retries:
@@ -513,6 +542,10 @@ class _Walk:
         if queued is not None and self.mono >= queued.late_at:
             self.job = replace(self.job, queued=replace(queued, late_at=math.inf))
             self._say_late("it waits for the run before it", queued.due)
+        owed = self.job.owed
+        if owed is not None and self.mono >= owed.late_at:
+            self.job = replace(self.job, owed=replace(owed, late_at=math.inf))
+            self._say_late("the run before it still goes on" if self.job.going else "it was missed", owed.due)
 
     def _say_late(self, why: str, due: float | None) -> None:
         if not self.job.late:
@@ -529,6 +562,7 @@ class _Walk:
             self._run(wanted, why)
         elif overlap is Overlap.SKIP:
             self.note(Word.SKIPPED, "the last run is still going", wanted.due)
+            self.owe(wanted)
         elif overlap is Overlap.QUEUE:
             if job.queued is not None:
                 self.note(Word.SKIPPED, "the last run is still going, and another one waits", wanted.due)
@@ -542,6 +576,11 @@ class _Walk:
             for run in job.going:
                 if run.stopping is None:
                     self._stop(run, Word.REPLACED, "a newer run takes its place")
+
+    def owe(self, wanted: Wanted) -> None:
+        """Remember a run that was left out: until another begins, the job may be late."""
+        if self.job.owed is None:
+            self.job = replace(self.job, owed=wanted)
 
     def _run(self, wanted: Wanted, why: str) -> None:
         number = self.job.number + 1

@@ -36,9 +36,14 @@ class RestartGroup(msgspec.Struct, frozen=True, tag="RESTART-GROUP"):
 
 
 class Stop(msgspec.Struct, frozen=True, tag="STOP"):
-    """Stop the process and keep it stopped until it is started, restarted or its configuration changes."""
+    """Stop the process and keep it stopped until it is started, restarted or its configuration changes.
+
+    With the number of an `instance`, that one alone is meant, and the message fails when it is over.
+    """
 
     name: str
+    instance: int | None = None
+    why: str = ""  # shown in place of "stopped on request"
 
 
 class Start(msgspec.Struct, frozen=True, tag="START"):
@@ -71,7 +76,7 @@ class Report(msgspec.Struct, frozen=True, tag="REPORT"):
     """Somebody who looks after the process says how it is, and why. With `instance`, it holds for that one alone."""
 
     name: str
-    what: Literal["ready", "healthy", "unhealthy", "late", "on-time"]
+    what: Literal["ready", "healthy", "unhealthy", "late", "on-time", "skipped"]
     instance: int | None = None
     why: str = ""
 

@@ -107,7 +107,7 @@ class Desk:
         elif isinstance(message, messages.Report):
             self._note(file_name, processes, message)
         elif isinstance(message, messages.Stop):
-            self._ask(file_name, processes, Goal.DOWN, lifecycle.Stop())
+            self._stop(file_name, processes, message)
         elif all(definition is not None and not definition.config.enabled for definition in definitions):
             self.fail(file_name, f"{message.name} is disabled")
         elif isinstance(message, messages.Restart):
@@ -117,6 +117,14 @@ class Desk:
                 self._restart(file_name, processes, message.rolling, message.why)
         else:
             self._ask(file_name, processes, Goal.UP, lifecycle.Start())
+
+    def _stop(self, file_name: str, names: list[str], message: messages.Stop) -> None:
+        meant = [name for name in names if message.instance in (None, self._colony.known[name].process.number)]  # type: ignore[union-attr]
+        if meant:
+            stop = lifecycle.Stop(printable(message.why)[:_LONGEST_WHY]) if message.why else lifecycle.Stop()
+            self._ask(file_name, meant, Goal.DOWN, stop)
+        else:
+            self.fail(file_name, f"instance {message.instance} of {message.name} is over")
 
     def _note(self, file_name: str, names: list[str], message: messages.Report) -> None:
         for name in names:
@@ -160,7 +168,7 @@ class Desk:
 
     def _restart(self, file_name: str, names: list[str], at_once: int | None, why: str = "") -> None:
         if at_once is None or len(names) == 0:
-            reason = f"restarted on request: {printable(why)[:_LONGEST_WHY]}" if why else "restarted on request"
+            reason = printable(why)[:_LONGEST_WHY] if why else "restarted on request"
             self._ask(file_name, names, Goal.UP, lifecycle.Restart(reason))
             return
         colony = self._colony

@@ -44,9 +44,23 @@ httpcheck = ServiceMaker(
     "ncolony-httpcheck",
 )
 
+jobs = ServiceMaker(
+    "ncolony jobs",
+    "ncolony.apps.jobs",
+    "Runs the jobs of a colony at their times",
+    "ncolony-jobs",
+)
+
 health = ServiceMaker(
     "ncolony health",
     "ncolony.apps.health",
     "Answers HTTP requests that ask whether a colony lives and is ready",
     "ncolony-health",
+)
+
+notify = ServiceMaker(
+    "ncolony notify",
+    "ncolony.apps.notify",
+    "Tells a command or a URL when processes of a colony are not well",
+    "ncolony-notify",
 )
