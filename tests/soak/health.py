@@ -10,6 +10,7 @@ The exit code is 0 when all held; else it is 1, what failed is said, and the dir
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -33,7 +34,7 @@ if str(HERE.parent) not in sys.path:
 from chaos.storm import reap_all_but, set_subreaper  # noqa: E402
 from colony import MARK, Colony, descriptors, is_alive  # noqa: E402
 from soak.cast import AILMENTS, Cast, Player  # noqa: E402
-from soak.judge import Ledger, Runs, judge_runs, total  # noqa: E402
+from soak.judge import Cause, Ledger, Runs, judge_runs, total  # noqa: E402
 
 OPTIONS = ("-t", "0.5", "-m", "0.2", "-M", "2", "-k", "2", "--log-budget", "1024M")
 COMPANIONS = ("ncolony-check", "ncolony-jobs")
@@ -175,21 +176,26 @@ class Soak:
             self.killed_at = None
 
     def look_into_reasons(self) -> None:
-        """Who was sick must have been restarted for what was wrong with it."""
+        """Who was sick must have been restarted for what was wrong with it; a little later the history has it."""
         for name, cause in self.ledger.done:
-            word = _REASONS.get(self.cast.players[name].kind)
-            if cause.what in ("killed", "edited", "asked for") or word is None:
-                continue
+            if cause.what not in ("killed", "edited", "asked for"):
+                self.later.append((now() + _REST_S / 2, functools.partial(self.look_into_reason, name, cause)))
+        self.ledger.done.clear()
+
+    def look_into_reason(self, name: str, cause: Cause) -> None:
+        """Why the last instance of one who was sick was stopped."""
+        try:
             lines = (self.colony.state / "history" / name).read_text(encoding="utf-8").splitlines()
             reason = json.loads(lines[-1])["reason"]
-            if word in reason:
-                self.counts["reasons"] += 1
-            elif not reason and (self.killed_at or any(end >= cause.when for _, end in self.outages)):
-                # The supervisor that knew it was killed before the end of the instance.
-                self.counts["reasons lost"] += 1
-            else:
-                self.fault(f"{name}, {cause.what}: the history says that it was stopped for {reason!r}")
-        self.ledger.done.clear()
+        except FileNotFoundError:
+            reason = "?"
+        if _REASONS[self.cast.players[name].kind] in reason:
+            self.counts["reasons"] += 1
+        elif not reason and (self.killed_at or any(end >= cause.when for _, end in self.outages)):
+            # The supervisor that knew it was killed before the end of the instance.
+            self.counts["reasons lost"] += 1
+        else:
+            self.fault(f"{name}, {cause.what}: the history says that it was stopped for {reason!r}")
 
     def wait(self, predicate: Callable[[], bool], what: str, timeout: float) -> bool:
         """Go on until it holds; a fault when it does not in time."""
