@@ -35,7 +35,7 @@ class Player:
     broken: Path | None = None  # while there is this file, its check fails
     every: float | None = None
     cron_second: int | None = None
-    catches_up: bool = False
+    catches_up: bool = False  # with every run, however late
     edits: int = field(default=0)
 
 
@@ -119,12 +119,14 @@ class Cast:
         player = Player(name, kind, {"args": self._command("job", round(index % 5 * 0.2, 1))})
         schedule: dict[str, Any]
         if kind == "often":
-            player.every = 6 + index % 4 * 2
+            player.every = 8 + index % 4 * 2
             schedule = {"every": player.every}
         else:
             player.cron_second = index * 7 % 60
             at = f"{player.cron_second} * * * * *" if player.cron_second else "* * * * *"
             schedule = {"cron": at, "timezone": "UTC"}
         player.catches_up = schedule["catch_up"] = index % 2 == 1
+        if player.catches_up:
+            schedule["overlap"] = "queue"
         player.config["schedule"] = schedule
         return player

@@ -47,8 +47,9 @@ _TURN_S = 0.02
 _REST_S = 4.0
 # Grace, failures up to the threshold, time-outs, the stop, and a machine that has no time.
 _PATIENCE_S = 90.0
-# A supervisor that was killed is not there until the next one has read everything.
-_OUTAGE_SLACK_S = 1.0
+# While there is no supervisor, and until it or a new keeper has found out what runs and what has ended, a run may be left
+# out: nobody is there to start it, or the last one seems to go on.
+_DISTURBED_S = 10.0
 # What may be more at the end than at half of the time. Memory: of a Python that has not yet seen all it ever will.
 _MORE_SHARE, _MORE_KIB, _MORE_DESCRIPTORS = 0.15, 4096, 24
 _DEEDS = {
@@ -100,7 +101,7 @@ class Soak:
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
         self.sizes: dict[float, dict[str, Size]] = {}
-        self.outages: list[tuple[float, float]] = []
+        self.disturbances: list[tuple[float, float]] = []
         self.killed_at: float | None = None  # the supervisor, and no other is up yet
         self.next_parts: list[str] = []
         self.launch_at = 0.0
@@ -119,6 +120,7 @@ class Soak:
         if not self.wait(self.all_up, "everybody is up", 120):
             return
         self.began = self.settled = now()
+        self.disturbances.append((0.0, self.began + _DISTURBED_S))
         self.say(f"{len(self.cast.players)} processes and {len(self.cast.jobs)} jobs are up")
         self.rage(seconds)
         self.ended = now()
@@ -172,7 +174,7 @@ class Soak:
         if not self.launched and at >= self.launch_at:
             self.launch()
         elif self.launched and self.killed_at and (self.colony.supervisor() or {}).get("pid") == process.pid:
-            self.outages.append((self.killed_at - _OUTAGE_SLACK_S, at + _OUTAGE_SLACK_S))
+            self.disturbances.append((self.killed_at - 1, at + _DISTURBED_S))
             self.killed_at = None
 
     def look_into_reasons(self) -> None:
@@ -191,7 +193,7 @@ class Soak:
             reason = "?"
         if _REASONS[self.cast.players[name].kind] in reason:
             self.counts["reasons"] += 1
-        elif not reason and (self.killed_at or any(end >= cause.when for _, end in self.outages)):
+        elif not reason and (self.killed_at or any(end >= cause.when for _, end in self.disturbances)):
             # The supervisor that knew it was killed before the end of the instance.
             self.counts["reasons lost"] += 1
         else:
@@ -425,6 +427,8 @@ class Soak:
         except ProcessLookupError:
             return
         self.counts[part] += 1
+        if part == "keeper":
+            self.disturbances.append((now() - 1, now() + _DISTURBED_S))
         if part == "supervisor":
             assert self.colony.process
             self.colony.process.wait()
@@ -439,7 +443,7 @@ class Soak:
         between = (self.settled, self.ended - 2.0)
         return total(
             {
-                name: judge_runs(job, [at for at, _ in self.ledger.life(name).ups], between, self.outages, offset)
+                name: judge_runs(job, [at for at, _ in self.ledger.life(name).ups], between, self.disturbances, offset)
                 for name, job in self.cast.jobs.items()
             }
         )
@@ -480,7 +484,7 @@ class Soak:
             ("reasons in the history", self.counts["reasons"], f"lost with a supervisor {self.counts['reasons lost']}"),
             ("restarts without a cause", counts["spurious"], f"causes without a restart {counts['missing']}"),
             ("runs of jobs due", runs.due, f"missed {runs.missed}, doubled {runs.doubled}, latest {runs.latest:.1f} s"),
-            ("left out while no supervisor ran", runs.left_out, ""),
+            ("runs left out when parts were killed", runs.left_out, ""),
             ("left behind", self.counts["left behind"], ""),
         ]  # fmt: skip
         for part in PARTS:

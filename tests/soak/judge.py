@@ -113,7 +113,7 @@ class Runs:
     due: int = 0
     missed: int = 0
     doubled: int = 0
-    left_out: int = 0  # due while no supervisor ran, and not to be made up for
+    left_out: int = 0  # due in a disturbance, and not to be made up for
     latest: float = 0.0
     faults: list[str] = field(default_factory=list)
 
@@ -133,7 +133,7 @@ def judge_runs(
     player: Player,
     times: Sequence[float],
     between: tuple[float, float],
-    outages: Sequence[tuple[float, float]],
+    disturbances: Sequence[tuple[float, float]],
     offset: float,
 ) -> Runs:
     """Give every run to the time that it was due, from its first on and at least `between` these times.
@@ -161,8 +161,8 @@ def judge_runs(
             runs.doubled += slots[slot] - 1
             runs.faults.append(f"{due:.2f} {player.name} ran {slots[slot]} times for this time")
         elif not slots[slot]:
-            nobody = any(begin <= due <= end for begin, end in outages)
-            if nobody and not player.catches_up:
+            disturbed = any(begin <= due <= end for begin, end in disturbances)
+            if disturbed and not player.catches_up:
                 runs.left_out += 1
             else:
                 runs.missed += 1
