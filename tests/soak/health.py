@@ -47,7 +47,7 @@ _TURN_S = 0.02
 _REST_S = 4.0
 # Grace, failures up to the threshold, time-outs, the stop, and a machine that has no time.
 _PATIENCE_S = 90.0
-# While there is no supervisor, and until it or a new keeper has found out what runs and what has ended, a run may be left
+# While there is no supervisor, and until it or a new keeper has found out what runs and has ended, a run may be left
 # out: nobody is there to start it, or the last one seems to go on.
 _DISTURBED_S = 10.0
 # What may be more at the end than at half of the time. Memory: of a Python that has not yet seen all it ever will.
