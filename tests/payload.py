@@ -7,7 +7,9 @@ supervisor: what is noted there has happened. Standard library only, started wit
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import sys
 import time
 
@@ -205,6 +207,27 @@ def orphans() -> None:
             os._exit(0)
         os.waitpid(child, 0)
     serve()
+
+
+def serve_callers() -> None:
+    """Tell each caller at socket 3 who answers; at TERM end, once the present caller has his answer."""
+    over: list[int] = []
+    heard, hear = os.pipe2(os.O_NONBLOCK)
+    signal.signal(signal.SIGTERM, lambda number, frame: over.append(number))
+    signal.set_wakeup_fd(hear)
+    door = socket.socket(fileno=3)
+    door.setblocking(False)
+    note(f"up {os.getpid()} {os.environ['LISTEN_PID']} {os.environ['LISTEN_FDS']} {os.environ['LISTEN_FDNAMES']}")
+    while not over:
+        select.select([door, heard], [], [])
+        if over:
+            break
+        try:
+            caller, _ = door.accept()
+        except BlockingIOError:
+            continue  # another copy was faster
+        with caller:
+            caller.sendall(b"%d" % os.getpid())
 
 
 globals()[MODE]()

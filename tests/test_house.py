@@ -14,8 +14,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "ncolony"
 # A room may import from itself and from those that stand before it.
 ROOMS = ["model", "decide", "keeper", "system", "ctllib", "cli", "client", "apps", "supervisor", "service"]
-# Doors lead to a room and hold nothing: `python -m ncolony`, and the scheduler under the name it had upstream.
-DOORS = {"__init__", "__main__", "schedulelib"}
+# Doors lead to a room and hold nothing: `python -m ncolony`, and modules under the names that they had upstream.
+DOORS = {"__init__", "__main__", "schedulelib", "beatcheck", "httpcheck"}
 LARGEST_DOOR = 20
 # The rooms of rules and words: whatever they know comes in as an argument.
 PURE = ["model", "decide"]
@@ -45,9 +45,9 @@ APART = [("apps", "supervisor"), ("supervisor", "apps")]
 # Upstream's ctllib has `main` and `PARSER`; they stay, made from cli when somebody asks for them.
 ALLOWED = {("ctllib", "cli")}
 # Lines of code, without blanks, comments and docstrings. The aim is 700; adopting what a former keeper started, and
-# proving whom a signal reaches, make up most of the rest, then two streams and memory: they belong where the pids and
-# pipes are. See docs/adr/0006, 0008 and 0009.
-LONGEST_KEEPER = 1750
+# proving whom a signal reaches, make up most of the rest, then two streams and memory, and what is kept for instances:
+# they belong where the pids and pipes are. See docs/adr/0006, 0008, 0009 and 0011.
+LONGEST_KEEPER = 2100
 LONGEST_FUNCTION = 60
 MODULES = sorted(SOURCE.rglob("*.py"))
 

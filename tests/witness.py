@@ -10,6 +10,8 @@ FOLDER/NAME is what it notes, whole lines, each when it has happened; FOLDER/NAM
     asked                a USR2 came
     exit CODE TIME       about to exit, at this wall-clock time
 
+With NOTIFY_SOCKET it says READY=1 there, and with SAY_IT_AGAIN again and again. With LISTEN_FDS it must have a socket.
+
 It prints COUNT lines at its start, for a USR2, and before it exits: for a USR1 with 10 to 49, for a TERM with 60 to 99,
 by the number of lines so far. With a PERIOD other than 0 it prints one line in each such number of seconds.
 Signals wait until it is ready for them, except in the first milliseconds.
@@ -20,10 +22,25 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
+import stat
 import sys
 import time
 
+AGAIN = "SAY_IT_AGAIN" in os.environ
 HEARD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def say_ready() -> None:
+    """Tell whoever wants to know, if anybody is there."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            try:
+                out.connect("\0" + address[1:] if address.startswith("@") else address)
+                out.send(b"READY=1")
+            except OSError:
+                if not AGAIN:
+                    raise
 
 
 def line(name: str, number: int) -> bytes:
@@ -50,6 +67,9 @@ def main(folder: str, name: str, count: int, period: float) -> None:
     with open(f"{folder}/{name}", "rb") as file:
         said = file.read().count(b"said ")
     note(f"up {os.getpid()} {os.environ['NCOLONY_INSTANCE']}")
+    if "LISTEN_FDS" in os.environ and not stat.S_ISSOCK(os.fstat(3).st_mode):
+        note("fault no socket")
+    say_ready()
 
     def say(lines: int) -> None:
         nonlocal said
@@ -62,7 +82,11 @@ def main(folder: str, name: str, count: int, period: float) -> None:
 
     say(count)
     while True:
-        heard = signal.sigtimedwait(HEARD, period or 3600)
+        heard = signal.sigtimedwait(HEARD, 0.05 if AGAIN else period or 3600)
+        if AGAIN:
+            say_ready()
+        if heard is None and not period:
+            continue
         if heard is None:
             say(1)
         elif heard.si_signo == signal.SIGUSR2:

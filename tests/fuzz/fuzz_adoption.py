@@ -113,6 +113,8 @@ def _check_welcome(keeper: Any) -> None:
             assert isinstance(held["name"], str) and "/" not in held["name"], held
             assert all(isinstance(held[key], int) for key in ("number", "pid", "since")), held
             assert isinstance(held["started"], int | float), held
+            assert all(isinstance(word, str) for pair in held["said"].items() for word in pair), held
+            assert all(isinstance(key, str) and isinstance(number, int) for key, number, _ in held["given"]), held
             assert held["alive"] or isinstance(held["end"]["lived"], int | float), held
         keeper.hang_up()
 

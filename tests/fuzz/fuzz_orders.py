@@ -112,6 +112,9 @@ def _harmless(body: bytes) -> Any:
             del order["cgroup"]
         if order.get("path") not in _HARMLESS:
             order["path"] = "/nonexistent"
+        for about in order["sockets"] if isinstance(order.get("sockets"), list) else ():
+            if isinstance(about, dict) and isinstance(about.get("path"), str) and about["path"]:
+                about["path"] = "/nonexistent/socket"
         if isinstance(order.get("uid"), int) and not isinstance(order.get("uid"), bool):
             order["uid"] = 0
     return order

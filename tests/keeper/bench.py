@@ -97,6 +97,7 @@ class Line:
     def __init__(self, peer: socket.socket) -> None:
         self.peer = peer
         self.heard: list[Message] = []
+        self.descriptors: list[int] = []  # that came along, in the order of what is "kept"
         self._rest = b""
 
     def say(self, do: str, **fields: object) -> None:
@@ -112,7 +113,8 @@ class Line:
     def listen(self) -> None:
         """Wait until the keeper says something more, and keep it. Raises ConnectionResetError when it hung up."""
         self.peer.settimeout(PATIENCE_S)
-        data = self.peer.recv(1 << 18)
+        data, given, _, _ = socket.recv_fds(self.peer, 1 << 18, 8)
+        self.descriptors += given
         if not data:
             raise ConnectionResetError("the keeper hung up")
         self._rest += data
@@ -154,6 +156,8 @@ class Line:
     def close(self) -> None:
         """Be a supervisor that died."""
         self.peer.close()
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
 
 class Bench:
@@ -161,7 +165,7 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.root, self.state, self.logs = root, root / "state", root / "logs"
-        for directory in (self.state, self.state / "fifo", self.logs):
+        for directory in (self.state, self.state / "fifo", self.state / "notify", self.logs):
             directory.mkdir(parents=True)
         self.gate = root / "gate"
         os.mkfifo(self.gate)

@@ -31,6 +31,7 @@ from ncolony.model.message import (
 GOOD: list[tuple[str, Message]] = [
     ('{"type": "RESTART", "name": "web"}', Restart("web")),
     ('{"name": "web", "type": "RESTART"}', Restart("web")),
+    ('{"type": "RESTART", "name": "web", "instance": 3, "why": "ill"}', Restart("web", None, 3, "ill")),
     ('{"type": "RESTART-ALL"}', RestartAll()),
     ('{"type": "RESTART-GROUP", "group": "shop"}', RestartGroup("shop")),
     ('{"type": "STOP", "name": "web"}', Stop("web")),

@@ -49,10 +49,17 @@ MATRIX = {
     "spawn.fifo": STARTS,
     "spawn.ordered": STARTS,
     "start.ordered": STARTS,
+    "socket.opened": "start",
     "start.intent": STARTS,
+    "notify.bound": STARTS,
+    "start.furnished": STARTS,
+    "kept.arrived": STARTS,
     "start.spawned": STARTS,
     "start.recorded": STARTS,
     "started.told": STARTS,
+    "ready.heard": STARTS,
+    "ready.noted": STARTS,
+    "said.told": STARTS,
     "signal.before": STOPS,
     "signal.ordered": STOPS,
     "signal.sent": STOPS,
@@ -96,6 +103,8 @@ QUIET = ("output.", "forward.", "rotate.", "file.", "compress.")
 # Where what is printed goes to files of its own too, and where more than fits into one is printed.
 OWN_FILES = ("file.", "compress.")
 LOUD = ("rotate.", "file.shifted", "compress.")
+# At these instances are given a socket to listen on and one to say that they are ready, which they have to.
+GIVEN = ("socket.", "notify.", "start.furnished", "kept.", "ready.", "said.")
 # At these an instance has ended, or may have, but how it ended and its last words are not on disk yet: with both killed
 # nobody is left who knows.
 ENDED_UNSEEN = ("signal.sent", "exit.seen")
@@ -155,6 +164,8 @@ class Scene:
         self.count = 60 if point.startswith(LOUD) else 3
         self.own = colony.root / "own"
         self.own.mkdir()
+        self.doors = colony.root / "doors"
+        self.doors.mkdir()
         self.expected: dict[str, int] = {}  # how many instances of each process there must be
         self.gone: set[str] = set()  # names that do not run any more
         self.unattended: list[tuple[float, float]] = []  # since when nobody lived, until when
@@ -181,6 +192,11 @@ class Scene:
             config["log"]["stderr"] = True  # a second pipe, and a second log, of which nothing must be left over either
         if self.point.startswith(OWN_FILES):
             config["log"] |= {"stdout": str(self.own / name), "compress": self.point.startswith("compress.")}
+        if self.point.startswith(GIVEN):
+            config["sockets"] = {"door": f"unix:{self.doors / name}"}
+            config["ready"] = {"notify": True}
+            # Only with both dead nobody hears it, and it has to be said again.
+            config["env"] = {"SAY_IT_AGAIN": "1"} if self.victims == VICTIMS["both"] else {}
         if name != "steady":
             config["padding"] = PADDING
         self.expected[name] = 1
@@ -503,7 +519,8 @@ class Scene:
     def leavings(self) -> list[Path]:
         """Files that stand for something that runs, of which there is nothing."""
         state = self.colony.state
-        directories = [state / "fifo", state / "instances", state / "config", self.pids, self.colony.messages]
+        directories = [state / name for name in ("fifo", "instances", "config", "notify")]
+        directories += [self.pids, self.colony.messages, self.doors]
         found = [path for directory in directories for path in directory.iterdir()]
         found += [state / "status" / "removed"] if (state / "status" / "removed").exists() else []
         return found + ([state / "supervisor.json"] if (state / "supervisor.json").exists() else [])

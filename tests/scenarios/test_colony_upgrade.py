@@ -557,21 +557,28 @@ def test_a_second_request_meanwhile(colony: Colony) -> None:
 
 
 OLDER = {
-    "keeper/wire.py": [("PROTOCOL = 3", "PROTOCOL = 2")],
-    "keeper/instance.py": [
-        ('(intent.get("log") or {}).get("split")', "False"),
-        ('keys = ("name", "number", "memo", "follow",', 'keys = ("name", "number", "memo",'),
-    ],
+    "keeper/wire.py": [("PROTOCOL = 4", "PROTOCOL = 3")],
+    "keeper/instance.py": [('"began", "said", "given")', '"began")')],
     "keeper/__main__.py": [
-        ("def do_memory(", "def _none_memory("),
-        ('"began": instance.began, "follow": instance.follow}', '"began": instance.began}'),
+        ("def do_close(", "def _none_close("),
+        ('"scope", "notify", "uid", "ready")', '"scope")'),
+        ("self.doors.open_all(order)", "[]"),
+        ('self.safe.greet(bool(order.get("keeps")))', "pass"),
     ],
+}
+
+
+NEW_NEEDS: dict[str, dict[str, Any]] = {
+    "tells": {"ready": {"notify": True}},
+    "writes": {"ready": {"fd": 3}},
+    "beats": {"watchdog": 60},
+    "listens": {"sockets": {"http": "tcp:127.0.0.1:0"}},
 }
 
 
 def test_a_keeper_of_the_protocol_before(colony: Colony) -> None:
     """With a keeper of one protocol back everything works: starts, stops, output, exits, a stop that takes long."""
-    assert PROTOCOL == 3
+    assert PROTOCOL == 4
     release, trigger = Release(colony), colony.root / "trigger"
     ours = release.code()
     for module, changes in OLDER.items():
@@ -596,10 +603,11 @@ def test_a_keeper_of_the_protocol_before(colony: Colony) -> None:
     colony.put("new", {"args": colony.payload("new", "signals"), "kill_time": 1.5})
     colony.wait_for_notes("new")
     assert colony.send({"type": "STOP", "name": "new"})["state"] == "done"
-    both = ["/bin/sh", "-c", "echo out; echo err >&2; exec sleep 100000"]
-    colony.put("both", {"args": both, "log": {"stderr": True}})  # it cannot keep them apart
-    colony.wait_for(lambda: colony.lines("both") == ["out", "err"], "both streams are logged")
-    assert colony.output("both") == b"out\nerr\n"
+    for name, more in NEW_NEEDS.items():  # it cannot give them that
+        colony.put(name, {"args": colony.payload(name, "serve"), **more})
+        why = colony.wait_for_status(name, state="BACKOFF")["reason"]
+        assert "the keeper is of an older version" in why and is_one_clear_line(why)
+        assert colony.notes(name) == []
     assert colony.send({"type": "STOP", "name": "web"})["state"] == "done"
     last = int(colony.wait_for_notes("web", beginning="last ")[0].split()[1])
     colony.wait_for(lambda: f"tick {last}" in colony.lines("web"), "the last line is logged")

@@ -24,6 +24,9 @@ GOOD: list[dict[str, Any]] = [
     {"is": "signalled", "ack": "m1", "done": True},
     {"is": "tree", "id": "00aa", "members": ["pid 5 (sleep)"]},
     {"is": "memory", "sizes": {"00aa": 5}},
+    {"is": "notify", "id": "00aa", "said": {"READY": "1", "STATUS": "serves"}},
+    {"is": "kept", "key": "listen/web/tcp::80"},
+    {**WELCOME, "held": [{**HELD, "said": {"READY": "1"}, "given": [["listen/web/tcp::80", 3, "('::', 80)"]]}]},
     {"is": "trouble", "name": "web", "why": "", "dropped": 0},
     {"is": "output", "name": "web", "from": 0, "to": 5, "last": False},
     {"is": "output", "name": "web/stderr", "from": 0, "to": 5, "last": False},
@@ -50,6 +53,10 @@ def test_a_good_report_passes_as_it_is(report: dict[str, Any]) -> None:
         {"is": "exited", "id": "00aa", "end": {**END, "lived": float("nan")}, "empty": True},
         {"is": "exited", "id": "00aa", "end": {**END, "code": "x"}, "empty": True},
         {"is": "memory", "sizes": {"00aa": -1}},
+        {"is": "notify", "id": "00aa", "said": {"READY": 1}},
+        {"is": "notify", "id": "00aa", "said": []},
+        {"is": "notify", "id": "..", "said": {}},
+        {"is": "kept", "key": 5},
         {"is": "output", "name": "web/x", "from": 0, "to": 5, "last": False},
         {"is": "output", "name": "../x", "from": 0, "to": 5, "last": False},
         {"is": "output", "name": "web", "from": 0, "to": 1 << 63, "last": False},
@@ -64,7 +71,18 @@ def test_a_report_that_makes_no_sense_is_refused(report: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"id": 5}, {"name": "../x"}, {"number": -1}, {"alive": False}, {"alive": False, "end": {"lived": "x"}}]
+    "wrong",
+    [
+        {"id": 5},
+        {"name": "../x"},
+        {"number": -1},
+        {"alive": False},
+        {"alive": False, "end": {"lived": "x"}},
+        {"said": []},
+        {"said": {"STATUS": None}},
+        {"given": [["k", 3]]},
+        {"given": [["k", "3", ""]]},
+    ],
 )
 def test_an_instance_that_makes_no_sense_is_left_alone(wrong: dict[str, Any]) -> None:
     """Of a welcome only what makes sense is taken up; one bad instance does not keep the others from being adopted."""
@@ -78,4 +96,8 @@ def test_texts_are_made_printable() -> None:
         checked({"is": "refused", "id": "00aa", "why": "cannot run \udcff\x1b[31m"})["why"]
         == r"cannot run \xff\x1b[31m"
     )
+    said = {"STATUS": "\x1b[31m"}
+    assert checked({"is": "notify", "id": "00aa", "said": said})["said"] == {"STATUS": r"\x1b[31m"}
+    welcome = checked({**WELCOME, "held": [{**HELD, "said": said}]})
+    assert welcome["held"][0]["said"] == {"STATUS": r"\x1b[31m"}
     assert checked({"is": "tree", "id": "00aa", "members": ["a\nb"]})["members"] == [r"a\nb"]

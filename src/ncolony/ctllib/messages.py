@@ -29,17 +29,29 @@ if TYPE_CHECKING:
 
 
 def restart(
-    places: Places, name: str, *, rolling: int | None = None, why: str = "", message_id: str | None = None
+    places: Places,
+    name: str,
+    *,
+    rolling: int | None = None,
+    instance: int | None = None,
+    why: str = "",
+    message_id: str | None = None,
 ) -> str:
     """Ask for the process `name` to be restarted; returns the message's id, which is its file name.
 
-    `rolling` restarts so many of its copies at a time, each ready before the next. `why` is shown as the reason.
-    `message_id`, here and below, is for who has to find the message again after a crash.
+    `rolling` restarts so many of its copies at a time, each ready before the next. With the number of an `instance` it
+    is done only if that one still runs. `why` is shown as the reason. Who gives the `message_id` asks once at most,
+    however often: the message is the same file.
 
-    :raises BadValue: when `rolling` is not 1 or more, or `message_id` cannot name a file.
+    :raises BadValue: when `rolling` is not 1 or more.
     """
     deed = f"restart {check_name('restart', name)}"
-    content = {"type": "RESTART", "name": name, **_in_turn(deed, rolling), **({"why": why} if why else {})}
+    content: dict[str, str | int] = {"type": "RESTART", "name": name, **_in_turn(deed, rolling)}
+    if instance is not None:
+        content["instance"] = instance
+    if why:
+        check_text(deed, "why", why)
+        content["why"] = why
     return _send(places, deed, content, message_id)
 
 

@@ -30,12 +30,15 @@ import adopt
 import kernel
 import spawn
 import tree
+from doors import Doors
+from ears import Ears
 from ending import Ending
 from instance import Instance, Pipe, how_it_ended, in_words
 from kernel import reach
 from pump import Logs
+from safe import NOTIFY, Safe
 from tree import Held
-from wire import PROTOCOL, STDERR, Unpacker, pack
+from wire import PROTOCOL, READY, STDERR, Unpacker, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ _STATUS_WAIT_S = 2.0
 _LOOK_AGAIN_S, _DOUBT_S = 0.005, 0.05
 # Descriptors that are not for instances: for what happens to them, such as reading /proc.
 _RESERVED = 26
+# What an intent takes over from the order.
+_INTENT = ("name", "number", "memo", "follow", "log", "stop", "scope", "notify", "uid", "ready")
 # Where there are no pidfds, what is not our child is looked at this often.
 _POLL_S = 0.1
 
@@ -83,6 +88,8 @@ class Keeper:
         self.marked: dict[str, list[int]] | None = None  # processes by instance, as of this turn
         self.polled: dict[Held, Callable[[], None]] = {}  # held without a pidfd
         self.ending = Ending(self)
+        self.safe = Safe()
+        self.ears, self.doors = Ears(self), Doors(self.safe)
         self.lock = -1
         self.vanished: list[tuple[str, float]] = []  # identities that were meant to be started and do not run, and when
         self.out_of_memory, self.looked_for_oom = _oom_kills(), 0.0
@@ -162,6 +169,7 @@ class Keeper:
         self.unwatch(self.peer.fileno())
         self.peer.close()
         self.peer, self.inbox = None, []
+        self.safe.greet(False)
         self.unattended()
         self.ending.linger()
         # The next supervisor finds us by this name, which somebody may have removed.
@@ -195,11 +203,12 @@ class Keeper:
             self.outbox += pack(message)
 
     def flush(self) -> None:
-        if self.peer is None or not self.outbox:
+        if self.peer is None or not (self.outbox or self.safe.unshared):
             return
         try:
             while self.outbox:
                 del self.outbox[: self.peer.send(self.outbox[: 1 << 18])]
+            self.safe.share(self.peer)
         except BlockingIOError:
             self.epoll.modify(self.peer.fileno(), _READ | _WRITE)
             return
@@ -237,6 +246,7 @@ class Keeper:
             log.told, log.announced = False, 0
             self.announce(log)
         self.tell({"is": "welcome", **about, "held": held})
+        self.safe.greet(bool(order.get("keeps")))
         for instance in self.by_id.values():
             instance.reported = not instance.alive
             if instance.empty:
@@ -249,7 +259,7 @@ class Keeper:
         order = adopt.sensible_order(order)
         reach("start.ordered")
         began = time.monotonic()
-        intent = {key: order.get(key) for key in ("name", "number", "memo", "follow", "log", "stop", "scope")}
+        intent = {key: order.get(key) for key in _INTENT}
         intent |= {"step": "intent", "boot": self.boot, "started": began}
         if order.get("cgroup"):
             intent["cgroup"] = f"{order['cgroup']}/{adopt.group_name(identity)}"
@@ -261,14 +271,13 @@ class Keeper:
             pipe.log.configure(order.get("log") or {})
         intent |= instance.since()
         try:
-            if self.room() < len(instance.pipes):
+            if self.room() < len(instance.pipes) + 2 + len(order.get("sockets") or ()):
                 raise spawn.Refused(f"cannot hold its output: {os.strerror(errno.EMFILE)}")
+            intent["given"] = instance.given = self.doors.open_all(order)
             self.journal.add(identity, intent, create=True)
             reach("start.intent")
-            for pipe in instance.pipes:
-                self.open_fifo(pipe)
-            fifos = [self.fifo_path(pipe.name) for pipe in instance.pipes]
-            instance.pid = spawn.spawn(order, fifos, spawn.make_cgroup(instance.cgroup))
+            given = self.furnish(instance)
+            instance.pid = spawn.spawn(order, self.fifos_of(instance), spawn.make_cgroup(instance.cgroup), given)
         except spawn.Refused as refusal:
             self.refuse(instance, str(refusal))
             return
@@ -287,10 +296,22 @@ class Keeper:
         about = {"pid": instance.pid, "at": began, "began": instance.began, "follow": instance.follow}
         self.tell({"is": "started", "id": identity, **about, **instance.since()})
 
+    def furnish(self, instance: Instance) -> dict[int, int]:
+        """Open what an instance is given, and let the supervisor have it first; what is passed on, by its numbers."""
+        for pipe in instance.pipes:
+            self.open_fifo(pipe)
+        try:
+            self.ears.open(instance, {})
+        except OSError as error:
+            raise spawn.Refused(f"cannot make what it says that it is ready with: {error.strerror}") from None
+        self.flush()
+        reach("start.furnished")
+        return {number: self.safe.held[key] for key, number, _ in instance.given}
+
     def room(self) -> int:
         """How many descriptors there are left for instances; some are kept free for their logs and ends."""
         limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers)
+        return limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers) - len(self.doors.opened())
 
     def note(self, instance: Instance, line: dict[str, Any]) -> None:
         """Add to the journal. On a full disk it is known to us alone, and to what the process itself tells."""
@@ -391,6 +412,11 @@ class Keeper:
         if (instance := self.by_id.get(order.get("id", ""))) is not None and "stop" in order:
             instance.stop, instance.scope = order["stop"], order["scope"]
 
+    def do_close(self, order: dict[str, Any]) -> None:
+        """Nobody wants these sockets any more."""
+        for key in order["keys"]:
+            self.doors.close(key)
+
     def do_drop(self, order: dict[str, Any]) -> None:
         """The process is gone: its log files stay, what we know of them goes."""
         if not any(instance.name == order["name"] for instance in self.by_id.values()):
@@ -404,9 +430,15 @@ class Keeper:
         """End ourselves, which only an empty keeper does."""
         if not self.by_id:
             reach("leave")
-            self.tell({"is": "leaving"})
-            self.flush()
-            self.leaving = True
+            self.leave()
+
+    def leave(self) -> None:
+        """Say so and end, with what was kept for instances."""
+        for key in self.doors.opened():
+            self.doors.close(key)
+        self.tell({"is": "leaving"})
+        self.flush()
+        self.leaving = True
 
     def do_shutdown(self, _order: dict[str, Any]) -> None:
         """Stop every instance and end: asked for by hand, when there is no supervisor."""
@@ -423,15 +455,17 @@ class Keeper:
         self.tell({"is": "upgrading"})
         self.flush()
         fifos = {p.name: p.descriptor for i in self.by_id.values() for p in i.pipes if p.descriptor >= 0}
+        fifos |= self.ears.pipes
         pidfds = {i.identity: i.held.pidfd for i in self.by_id.values() if i.held and i.alive and i.held.pidfd >= 0}
         ends = {i.identity: i.end for i in self.by_id.values() if not i.alive and not i.adopted}
         kept = {"lock": self.lock}
         if self.listener is not None:
             kept["listener"] = self.listener.fileno()
-        inherited = [*kept.values(), *fifos.values(), *pidfds.values()]
+        inherited = [*kept.values(), *fifos.values(), *pidfds.values(), *self.safe.held.values()]
         try:
             kept["handover"] = os.memfd_create("handover", 0)
             about = {"fifos": fifos, "pidfds": pidfds, "ends": ends, "patience": self.ending.patience}
+            about |= {"kept": self.safe.held, "said": {i.identity: i.said for i in self.by_id.values() if i.said}}
             os.write(kept["handover"], json.dumps(about).encode())
             command = [*order["command"], *self.arguments, order["code"], *(f"{key}={fd}" for key, fd in kept.items())]
             for descriptor in inherited:
@@ -447,6 +481,12 @@ class Keeper:
 
     # output
 
+    def fifos_of(self, instance: Instance) -> dict[int, str]:
+        """Where the descriptors of an instance that are FIFOs lead."""
+        paths = [self.fifo_path(pipe.name) for pipe in instance.pipes]
+        ready = {instance.ready: self.fifo_path(instance.identity + READY)} if instance.ready else {}
+        return {1: paths[0], 2: paths[-1], **ready}
+
     def fifo_path(self, name: str) -> str:
         return f"{self.state}/fifo/{name}"
 
@@ -461,7 +501,7 @@ class Keeper:
         """The FIFOs of instances that were started before us, opened. One that somebody removed harms no instance."""
         found = {}
         for identity in os.listdir(self.journal.directory):
-            for name in (identity, identity + STDERR):
+            for name in (identity, identity + STDERR, identity + READY):
                 try:
                     found[name] = os.open(self.fifo_path(name), os.O_RDWR | os.O_NONBLOCK)
                 except OSError as error:
@@ -470,6 +510,7 @@ class Keeper:
         return found
 
     def close_fifos(self, instance: Instance) -> None:
+        self.ears.close(instance)
         for pipe in instance.pipes:
             if pipe.descriptor >= 0:
                 self.unwatch(pipe.descriptor)
@@ -658,6 +699,7 @@ class Keeper:
         """
         self.ending.patience = handover.get("patience")
         ours, ended = handover.get("ends", {}), []
+        self.safe.held.update(handover.get("kept", {}))
         fifos = handover.get("fifos") or self.pipes()
         everything, vanished = adopt.find(self.journal, handover, self.room() - len(fifos))
         for found in everything:
@@ -669,6 +711,9 @@ class Keeper:
                 if pipe.name in fifos:
                     self.open_fifo(pipe, fifos.pop(pipe.name))
             instance.pid, instance.held, instance.began = found.pid, found.held, tree.start_time(found.pid)
+            instance.said = handover.get("said", {}).get(found.identity) or ({"READY": "1"} if found.ready else {})
+            if not found.end:
+                self.adopt_descriptors(instance, fifos)
             instance.adopted = found.held is not None or (bool(found.end) and found.identity not in ours)
             if not found.end and not found.recorded:
                 self.note(instance, adopt.record(found.pid))  # so far only its environment told whose it is
@@ -698,9 +743,22 @@ class Keeper:
             self.journal.forget(identity)
         for descriptor in fifos.values():
             os.close(descriptor)
+        for key in list(self.safe.held):
+            if key.startswith(NOTIFY) and key.removeprefix(NOTIFY) not in self.by_id:
+                self.safe.drop(key)
         self.vanished = [(identity, intent["started"]) for identity, intent in vanished.items()]
         self.chores = True
         self.settle_all(ended)
+
+    def adopt_descriptors(self, instance: Instance, fifos: dict[str, int]) -> None:
+        """Go on with what the instance was given, or, where nobody is left who kept it, with as good as that."""
+        if instance.held is not None:
+            for key, number, where in instance.given:
+                self.doors.take_from(instance.held.pidfd, key, number, where)
+        try:
+            self.ears.open(instance, fifos)
+        except OSError as error:
+            print(f"cannot hear {instance.name}: {error.strerror}", file=sys.stderr)
 
     def hold(self, held: Held, died: Callable[[], None]) -> None:
         """Have `died` called when the process ends."""
@@ -868,7 +926,8 @@ def main(state: str, logs: str, budget: str, code: str, *passed: str) -> None:
     os.chdir("/")
     kept = {name: int(descriptor) for name, _, descriptor in (word.partition("=") for word in passed)}
     handover = _handed_over(kept.pop("handover", -1))
-    known = {*kept.values(), *handover.get("fifos", {}).values(), *handover.get("pidfds", {}).values()}
+    groups = [handover.get(name, {}) for name in ("fifos", "pidfds", "kept")]
+    known = {*kept.values(), *(descriptor for group in groups for descriptor in group.values())}
     for descriptor in known:
         os.set_inheritable(descriptor, False)
     _close_others(known)

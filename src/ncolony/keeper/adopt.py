@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from spawn import Journal
     from tree import Held
 
+# That number itself stands for nobody.
+_LARGEST_ID = (1 << 32) - 1
+
 
 @functools.cache
 def boot() -> str:
@@ -41,6 +44,7 @@ class Found:
         self.identity, self.intent, self.pid, self.held = identity, intent, pid, held
         self.end: dict[str, Any] = {}
         self.recorded = True
+        self.ready = False  # it has said so
 
 
 def find(journal: Journal, handover: dict[str, Any], room: int) -> tuple[list[Found], dict[str, dict[str, Any]]]:
@@ -79,6 +83,7 @@ def _prove(
 ) -> Found | None:
     """What became of one instance; None when it was never started."""
     found = Found(identity, steps["intent"])
+    found.ready = steps.get("said", {}).get("READY") == "1"
     if _is_recorded(steps):
         recorded = steps.get("record") or steps["found"]
         pid, began = recorded["pid"], recorded["began"]
@@ -125,6 +130,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
+def _is_given(one: object) -> bool:
+    """Whether it is a socket that was given to an instance: its key, the number it got, where it is bound."""
+    if not isinstance(one, list) or len(one) != 3:
+        return False
+    return isinstance(one[0], str) and _is_number(one[1]) and isinstance(one[2], str)
+
+
 def is_time(value: object) -> bool:
     """Seconds that one can reckon with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1 << 63
@@ -151,6 +163,10 @@ def sensible(identity: str, intent: dict[str, Any]) -> dict[str, Any]:
     found["stop"] = sensible_stop(intent.get("stop"))
     found["scope"] = sensible_scope(intent.get("scope"))
     found["since"] = since if _is_number(since) else 0
+    uid, ready, given = intent.get("uid"), intent.get("ready"), intent.get("given")
+    found["uid"] = uid if isinstance(uid, int) and _is_number(uid) and uid < _LARGEST_ID else None
+    found["ready"] = ready if _is_number(ready) else None
+    found["given"] = [one for one in given if _is_given(one)] if isinstance(given, list) else []
     # What it names is emptied and removed in the end.
     if cgroup is not None and not (isinstance(cgroup, str) and cgroup.endswith(f"/{group_name(identity)}")):
         del found["cgroup"]

@@ -59,9 +59,7 @@ class Ending:
     def _look(self) -> None:
         """End when nothing is left. What ended stays on disk: the next supervisor records it."""
         if self.under_way and not self.left:
-            self.keeper.tell({"is": "leaving"})
-            self.keeper.flush()
-            self.keeper.leaving = True
+            self.keeper.leave()
 
     def _step(self, instance: Instance, rung: int) -> None:
         """Send the next signal; what is still there after its time gets the one after it."""

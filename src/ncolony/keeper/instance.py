@@ -29,7 +29,7 @@ class Instance:
 
     __slots__ = (
         "identity name number memo follow pid held pipes started end alive others empty killing reported adopted"
-        " stop scope cgroup ordered began killed"
+        " stop scope cgroup ordered began killed notify uid ready given said"
     ).split()
 
     def __init__(self, identity: str, intent: dict[str, Any], logs: Logs) -> None:
@@ -42,6 +42,12 @@ class Instance:
         self.stop: list[list[float]] = intent.get("stop") or []
         self.scope: str = intent.get("scope") or "tree"
         self.cgroup: str = intent.get("cgroup") or ""
+        self.notify: bool = bool(intent.get("notify"))  # it has a socket to say how it is
+        self.uid: int | None = intent.get("uid")  # who it is, if not who we are
+        self.ready: int | None = intent.get("ready")  # its descriptor for a newline that says that it is ready
+        # Sockets that it listens on: [key, its descriptor, where], as it was when the instance began.
+        self.given: list[list[Any]] = intent.get("given") or []
+        self.said: dict[str, str] = {}  # of itself, the last word on each subject
         self.pipes = [Pipe(identity, logs.get(self.name), "since", intent)]
         if (intent.get("log") or {}).get("split"):
             errors = logs.get(f"{self.name}/stderr")
@@ -59,8 +65,13 @@ class Instance:
 
     def described(self) -> dict[str, Any]:
         """What a supervisor must know to carry on with it."""
-        keys = ("name", "number", "memo", "follow", "pid", "started", "alive", "empty", "end", "began")
+        keys = ("name", "number", "memo", "follow", "pid", "started", "alive", "empty", "end", "began", "said", "given")
         return {"id": self.identity, **{key: getattr(self, key) for key in keys}, **self.since()}
+
+    @property
+    def is_ready(self) -> bool:
+        """It has said so."""
+        return self.said.get("READY") == "1"
 
     def since(self) -> dict[str, int]:
         """Where its output begins in its logs: "since", and "since_stderr" when the streams are kept apart."""

@@ -19,12 +19,14 @@ import sys
 CUT = struct.Struct("!Q")
 # What open(2) and its kind say when there are too many open files, here or in the whole system.
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-ABILITIES = ("pidfd", "exit-status", "subreaper", "cgroup", "inotify")
+ABILITIES = ("pidfd", "exit-status", "subreaper", "cgroup", "inotify", "getfd")
 _KILL_AT = os.environ.get("NCOLONY_KILL_AT")
 # For the keeper, which inherits nothing else of its supervisor's environment.
 PASSED_ON = {name: os.environ[name] for name in ("NCOLONY_WITHOUT", "NCOLONY_KILL_AT") if name in os.environ}
 
 _PR_SET_CHILD_SUBREAPER = 36
+# Of all architectures, as every system call that is newer than Linux 5.0.
+_SYS_PIDFD_GETFD = 438
 # PIDFD_GET_INFO (Linux 6.13; exit status since 6.15): _IOWR(0xFF, 11, struct pidfd_info), and its bits.
 _GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
 _ASK = 1 | 2 | 4 | 8
@@ -119,6 +121,16 @@ def pidfd_open(pid: int) -> int:
         if error.errno in (errno.ENOSYS, *NO_DESCRIPTORS):
             return -1
         raise
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A duplicate of another process's descriptor (Linux 5.6), or -1 where there is none, or we may not have it.
+
+    It takes what debugging it would take: CAP_SYS_PTRACE, or the same user and a `kernel.yama.ptrace_scope` of 0.
+    """
+    if pidfd < 0 or not has("getfd") or sys.platform != "linux":
+        return -1
+    return int(ctypes.CDLL(None).syscall(_SYS_PIDFD_GETFD, pidfd, number, 0))
 
 
 def exit_status(pidfd: int) -> int | None:

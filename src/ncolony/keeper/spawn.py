@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -103,17 +104,19 @@ def remove_cgroup(directory: str) -> None:
             continue
 
 
-def spawn(order: dict[str, Any], fifos: list[str], cgroup: str) -> int:
-    """Start what `order` says with its output in the FIFO named, or its two streams in two; its pid. Raises Refused."""
+def spawn(order: dict[str, Any], fifos: dict[int, str], cgroup: str, given: dict[int, int]) -> int:
+    """Start what `order` says; its pid. Of its descriptors some are FIFOs, some duplicates of ours. Raises Refused."""
     # Into its control group it must go itself, before it can start anything; the rest posix_spawn cannot set.
-    itself = cgroup or any(order.get(key) is not None for key in ("uid", "gid", "nice", "oom_score_adj"))
+    itself = cgroup or given or any(order.get(key) is not None for key in ("uid", "gid", "nice", "oom_score_adj"))
     try:
-        return _by_fork(order, fifos, cgroup) if itself or order.get("limits") else _by_posix_spawn(order, fifos)
+        if itself or order.get("limits"):
+            return _by_fork(order, fifos, cgroup, given)
+        return _by_posix_spawn(order, fifos)
     except OSError as error:
         raise Refused(f"cannot run {order['path']!r}: {error.strerror}") from None
 
 
-def _by_posix_spawn(order: dict[str, Any], fifos: list[str]) -> int:
+def _by_posix_spawn(order: dict[str, Any], fifos: dict[int, str]) -> int:
     """The fast way: vfork, so its cost does not grow with us. What it cannot set is set here for a moment.
 
     This thread is the only one that uses files, so nobody else sees the borrowed directory, umask and limit.
@@ -128,8 +131,7 @@ def _by_posix_spawn(order: dict[str, Any], fifos: list[str]) -> int:
             order["env"],
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, fifos[0], os.O_RDWR, 0),
-                (os.POSIX_SPAWN_OPEN, 2, fifos[-1], os.O_RDWR, 0),
+                *((os.POSIX_SPAWN_OPEN, number, path, os.O_RDWR, 0) for number, path in fifos.items()),
             ),
             setsid=True,
             setsigmask=(),
@@ -164,7 +166,7 @@ def _set_limit(limit: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
-def _by_fork(order: dict[str, Any], fifos: list[str], cgroup: str) -> int:
+def _by_fork(order: dict[str, Any], fifos: dict[int, str], cgroup: str, given: dict[int, int]) -> int:
     """The way for another user or a control group: what fails before the exec comes back through a pipe."""
     told, tell = os.pipe()
     try:
@@ -175,7 +177,7 @@ def _by_fork(order: dict[str, Any], fifos: list[str], cgroup: str) -> int:
         raise
     if not pid:
         _enter_cgroup(cgroup)
-        _become(order, fifos, tell)
+        _become(order, fifos, given, tell)
     os.close(tell)
     with open(told, "rb") as pipe:
         why = pipe.read()
@@ -185,14 +187,26 @@ def _by_fork(order: dict[str, Any], fifos: list[str], cgroup: str) -> int:
     return pid
 
 
-def _become(order: dict[str, Any], fifos: list[str], tell: int) -> None:
+def _place(fifos: dict[int, str], given: dict[int, int], tell: int) -> int:
+    """Put every descriptor where the program expects it; where the one named `tell` is now."""
+    # All of them beyond those places first: one may lie where another has to go.
+    beyond = max([2, *fifos, *given]) + 1
+    tell = fcntl.fcntl(tell, fcntl.F_DUPFD_CLOEXEC, beyond)
+    moved = {number: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, beyond) for number, descriptor in given.items()}
+    for number, path in {0: os.devnull, **fifos}.items():
+        opened = os.open(path, os.O_RDWR if number else os.O_RDONLY)
+        moved[number] = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, beyond)
+    for number, descriptor in moved.items():
+        os.dup2(descriptor, number)
+    return tell
+
+
+def _become(order: dict[str, Any], fifos: dict[int, str], given: dict[int, int], tell: int) -> None:
     """In the forked child: take on what the order says and exec. Never returns."""
     doing = "prepare"
     try:
         os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(fifos[0], os.O_RDWR), 1)
-        os.dup2(os.open(fifos[-1], os.O_RDWR), 2)
+        tell = _place(fifos, given, tell)
         os.umask(order["umask"])
         _lower_limit(order.get("nofile"))
         if order.get("nice") is not None:
@@ -222,6 +236,8 @@ def _become(order: dict[str, Any], fifos: list[str], tell: int) -> None:
             except (OSError, ValueError):
                 pass  # the two that the C library keeps for itself
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if given:
+            order["env"]["LISTEN_PID"] = str(os.getpid())
         os.execve(order["path"], order["argv"], order["env"])
     except OSError as error:
         os.write(tell, f"cannot {doing}: {error.strerror}".encode("utf-8", "replace"))

@@ -23,6 +23,10 @@ CHECK_TIMEOUT_S = 5.0
 # Below it only the probing would be measured.
 SHORTEST_S = 0.05
 LARGEST_PORT = 65535
+# unix(7): what an address has room for, but for the last byte.
+LONGEST_SOCKET_PATH = 107
+# sd_listen_fds(3): the first descriptor that is passed.
+FIRST_SOCKET = 3
 # sd_listen_fds(3): names are text without ":" or control characters, at most 255 of them.
 _SOCKET_NAME = re.compile(r"[!-9;-~]{1,255}")
 LONGEST_S = 366 * 86400.0
@@ -42,6 +46,7 @@ class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: str | None = None
     exec: tuple[str, ...] | None = None
     log: str | None = None
+    insecure: bool = False
     timeout: float = READY_TIMEOUT_S
     period: float = 0.25
 
@@ -78,6 +83,7 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tcp: str | None = None
     exec: tuple[str, ...] | None = None
     heartbeat: str | None = None
+    insecure: bool = False
     period: float = CHECK_PERIOD_S
     timeout: float = CHECK_TIMEOUT_S
     failure_threshold: int | None = None
@@ -131,6 +137,7 @@ def wrong_ready(ready: Ready | None) -> list[Wrong]:
         ("ready.fd", None if ready.fd is None or 3 <= ready.fd <= 255 else "expected a descriptor from 3 to 255"),
         ("ready.tcp", _wrong_tcp(ready.tcp)),
         ("ready.http", _wrong_url(ready.http)),
+        ("ready.insecure", _wrong_insecure(ready.insecure, ready.http)),
         ("ready.exec", _wrong_command(ready.exec)),
         ("ready.log", _wrong_pattern(ready.log)),
         ("ready.timeout", _wrong_period(ready.timeout)),
@@ -152,6 +159,7 @@ def wrong_checks(checks: tuple[Check, ...]) -> list[Wrong]:
             ("check", _one_of(check.ways, ("http", "tcp", "exec", "heartbeat"))),
             ("check.http", _wrong_url(check.http)),
             ("check.tcp", _wrong_tcp(check.tcp)),
+            ("check.insecure", _wrong_insecure(check.insecure, check.http)),
             ("check.exec", _wrong_command(check.exec)),
             ("check.heartbeat", _wrong_path(check.heartbeat)),
             ("check.period", _wrong_period(check.period)),
@@ -163,8 +171,11 @@ def wrong_checks(checks: tuple[Check, ...]) -> list[Wrong]:
     return found
 
 
-def wrong_sockets(sockets: Mapping[str, str | Socket]) -> list[Wrong]:
-    """What is wrong with the `sockets` key."""
+def wrong_sockets(sockets: Mapping[str, str | Socket], ready: Ready | None = None) -> list[Wrong]:
+    """What is wrong with the `sockets` key, also beside `ready`."""
+    beyond = FIRST_SOCKET + len(sockets)
+    if ready is not None and ready.fd is not None and FIRST_SOCKET <= ready.fd < beyond:
+        return [("ready.fd", f"is one of its sockets: expected a descriptor from {beyond} on")]
     for name, value in sockets.items():
         socket = as_socket(value)
         if not _SOCKET_NAME.fullmatch(name):
@@ -172,6 +183,8 @@ def wrong_sockets(sockets: Mapping[str, str | Socket]) -> list[Wrong]:
         if parse_address(socket.address) is None:
             why = 'expected "tcp:HOST:PORT", "udp:HOST:PORT" or "unix:/PATH" for'
             return [("sockets", f"{why} {name}")]
+        if len(socket.address.removeprefix("unix:").encode()) > LONGEST_SOCKET_PATH and "/" in socket.address:
+            return [("sockets", f"{name}: expected a path of {LONGEST_SOCKET_PATH} bytes at most")]
         if not 1 <= socket.backlog <= 1 << 16:
             return [("sockets", f"{name}: expected a backlog from 1 to 65536")]
         if not re.fullmatch(r"0?[0-7]{3}", socket.mode):
@@ -258,6 +271,11 @@ def _wrong_url(text: str | None) -> str | None:
         good = False
     bad = not text.isascii() or any(letter <= " " or letter == "\x7f" for letter in text)
     return None if good and not bad else "expected a URL that begins with http:// or https://"
+
+
+def _wrong_insecure(insecure: bool, url: str | None) -> str | None:
+    # Whoever takes the trouble to write it should not be left to believe that it does something.
+    return "is for https alone" if insecure and not (url or "").lower().startswith("https:") else None
 
 
 def _wrong_command(words: tuple[str, ...] | None) -> str | None:

@@ -341,7 +341,7 @@ def _checks(name: str, config: ProcessConfig) -> list[tuple[str, str | None]]:
         *conditions.wrong_after(config.after, name),
         *conditions.wrong_checks(config.check),
         ("watchdog", _wrong_watchdog(config.watchdog)),
-        *conditions.wrong_sockets(config.sockets),
+        *conditions.wrong_sockets(config.sockets, config.ready),
         *conditions.wrong_schedule(config.schedule),
         ("schedule", _wrong_job(config)),
         *_wrong_log(config.log),

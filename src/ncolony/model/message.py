@@ -11,11 +11,15 @@ from .names import printable
 
 
 class Restart(msgspec.Struct, frozen=True, tag="RESTART"):
-    """Stop the process if it runs and start it, with the newest definition and without waiting for a backoff."""
+    """Stop the process if it runs and start it, with the newest definition and without waiting for a backoff.
+
+    With the number of an `instance`, only if that one runs: so it is never done twice for the same reason.
+    """
 
     name: str
     rolling: int | None = None  # with several instances: so many at a time
-    why: str = ""  # shown in place of "restarted on request"
+    instance: int | None = None  # only if this one runs
+    why: str = ""
 
 
 class RestartAll(msgspec.Struct, frozen=True, tag="RESTART-ALL"):

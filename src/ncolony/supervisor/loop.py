@@ -32,7 +32,7 @@ from ..model.history import Record
 from ..model.message import Message
 from ..model.names import is_ignored, printable, problem_with_name
 from ..model.status import LastExit, Status
-from ..system import launch, upgrade
+from ..system import giving, launch, upgrade
 from ..system.events import Events
 from ..system.files import Directory, Entry, sweep, write_whole
 from ..system.hands import Hands, Identities
@@ -56,6 +56,7 @@ from .ordering import Ordering
 from .output import Output
 from .replacing import Replacing
 from .requests import Desk
+from .sockets import Sockets
 from .tending import Tending
 
 _log = Logger(namespace="ncolony")
@@ -65,7 +66,7 @@ _LOCK_WAIT_S = 2.0
 # file in `config` belongs to the process that reads it.
 _PLACES = {
     "status": 0o755, "answers": 0o755, "rejected": 0o700, "history": 0o700, "fifo": 0o711, "forwarded": 0o700,
-    "config": 0o711,
+    "config": 0o711, "notify": 0o711,
 }  # fmt: skip
 # From the last removal of a config file until it is applied.
 _DEPARTURE_S = 0.03
@@ -118,7 +119,7 @@ class Supervisor(Service):
         self._asked = False  # to end
         self._judging: Any = None  # the next look at definitions on trial
         self._memory = MemoryWatch(self)
-        self.tending, self.ordering = Tending(self), Ordering(self)
+        self.tending, self.ordering, self.sockets = Tending(self), Ordering(self), Sockets(self)
 
     # starting
 
@@ -136,7 +137,8 @@ class Supervisor(Service):
             make_private(settings.state)
             for name, mode in _PLACES.items():
                 make_closed(f"{settings.state}/{name}", mode)
-            os.chmod(f"{settings.state}/config", _PLACES["config"])  # whatever our umask is
+            for name in ("config", "notify"):
+                os.chmod(f"{settings.state}/{name}", _PLACES[name])  # whatever our umask is
             self._logs = os.path.abspath(settings.logs or f"{settings.state}/logs")
             make_closed(self._logs, 0o700)
             self._check_trust()
@@ -317,6 +319,7 @@ class Supervisor(Service):
     def settle_turn(self) -> None:
         """Work off what was queued, and send and write what comes of it."""
         self.drain_events()
+        self.sockets.review()
         self.hands.flush()
         self._record_exits()
         self._happenings.write()
@@ -358,13 +361,17 @@ class Supervisor(Service):
         try:
             if definition is None:
                 raise launch.Impossible(known.problem or "there is no definition of it")
-            order = launch.order(definition, self.surroundings, self._environment(name, identity, known, definition))
+            gifts, variables = giving.gifts(definition.config, known.file, self.settings.state, identity)
+            ours = self._environment(name, identity, known, definition)
+            order = launch.order(definition, self.surroundings, ours | variables) | gifts
             policy = known.process.policy  # type: ignore[union-attr]
             memo = [definition.generation, definition.digest, msgspec.to_builtins(policy)]
             order |= {"name": name, "number": number, "memo": memo, "cgroup": self.settings.cgroup}
             log = plan(name, definition.config.log, order["cwd"], order["uid"], order["gid"])
             order |= while_running(definition, policy) | {"follow": msgspec.to_builtins(log)}
             self.instances[identity] = (name, number)
+            self.sockets.given(identity, [one["key"] for one in gifts.get("sockets", ())])
+            self.sockets.review()  # what is closed first may be what is to be opened
             self.hands.start(identity, order)
         except launch.Impossible as impossible:
             self._refused(name, identity, number, str(impossible))
@@ -387,6 +394,7 @@ class Supervisor(Service):
 
     def _refused(self, name: str, identity: str, number: int, why: str) -> None:
         self.instances.pop(identity, None)
+        self.sockets.over(identity)
         self._remove_snapshot(identity)
         how = Exit(refused=printable(why))
         self.events.append((name, lifecycle.Ended(number, how, empty=True, luck=random.random())))
@@ -397,6 +405,7 @@ class Supervisor(Service):
         process = known.process
         assert process is not None
         self._schedule(name, known)
+        self.sockets.concern(name, known)
         if process.state is not before.state:
             if known.file in self.definitions.on_trial:
                 self._judge_at(self.reactor.seconds())
@@ -413,7 +422,7 @@ class Supervisor(Service):
             self.ordering.changed(name, known)
         elif before.deadline is None and process.state is State.STARTING:
             self.ordering.changed(name, known)  # its instance exists
-        self.records.changed(name, transient=process.state is State.STARTING)
+        self.records.changed(name, transient=process.state is State.STARTING and known.pid is None)
         self._desk.judge(name, process)
         if self.quitting and process.state not in LIVE:
             self._quit_if_done()
@@ -704,6 +713,7 @@ class Supervisor(Service):
         self.records.changed(name)
         self.notifier.status()
         self._memory.concern(name)
+        self.sockets.concern(name, known)
         if known.definition is None and known.problem is not None:
             return  # not a process, or adopted, and then it goes on with what it was started from
         self.ordering.define(name, known)
@@ -756,6 +766,7 @@ class Supervisor(Service):
         """Nothing is left of the process; a file with a problem keeps its status."""
         reason = known.process.reason if known.process is not None else ""
         known.process = known.applied = known.identity = known.pid = None
+        self.sockets.concern(name, known)
         if known.definition is None and known.problem is None:
             del self.known[name]
             self._memory.concern(name)
@@ -817,6 +828,7 @@ class Supervisor(Service):
                 self.events.append((name, lifecycle.Lost(process.number)))
         for identity in self.instances.keys() - present:
             del self.instances[identity]
+            self.sockets.over(identity)
         self.hands.sweep(present)
         self.hands.agreed = True
         self._desk.signal_again()
@@ -871,6 +883,7 @@ class Supervisor(Service):
             known = self.known[name] = Known()
             if (source := self.definitions.of(name)) is not None:
                 self._note(name, known, source)
+        self.sockets.given(identity, [key for key, _, _ in one.get("given", ())])
         ended = one["end"] if not one["alive"] else None
         if identity not in self.instances:
             self.instances[identity] = (name, number)
@@ -894,6 +907,8 @@ class Supervisor(Service):
             self.hands.meet(identity, one["pid"], one.get("began"), old=True)
         if known.identity == identity and one["alive"]:
             self._on_started({"id": identity, "pid": one["pid"], "at": one["started"]})
+            if one.get("said"):
+                self._on_notify(one)
             generation, digest, _ = one["memo"]
             applied = known.applied
             if applied is not None and applied.generation == generation and applied.digest != digest:
@@ -1020,6 +1035,7 @@ class Supervisor(Service):
 
     def _done_with(self, identity: str) -> None:
         self.instances.pop(identity, None)
+        self.sockets.over(identity)
         self.hands.release(identity)
         self._remove_snapshot(identity)
         self._over.append(identity)
@@ -1069,6 +1085,21 @@ class Supervisor(Service):
 
     def _on_signalled(self, message: dict[str, Any]) -> None:
         self._desk.signalled(message["ack"], message["done"])
+
+    def _on_notify(self, message: dict[str, Any]) -> None:
+        """An instance says something of itself; see keeper/ears.py."""
+        identity, said = message["id"], message["said"]
+        name, number = self.instances.get(identity, ("", 0))
+        known = self.known.get(name)
+        if known is None or known.identity != identity:
+            return
+        reach("said.told")
+        if said.get("READY") == "1":
+            self.hands.was_ready(identity)
+        self.tending.heard(name, known, number, said)
+
+    def _on_kept(self, message: dict[str, Any]) -> None:
+        self.sockets.offered(message["key"])
 
     def _on_memory(self, message: dict[str, Any]) -> None:
         self._memory.measured(message["sizes"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -22,7 +25,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..keeper.kernel import PASSED_ON, pidfd_open, reach
-from ..keeper.wire import PROTOCOL, STDERR, Unpacker, pack
+from ..keeper.wire import PROTOCOL, READY, STDERR, Unpacker, identity_of, pack
+from .launch import Impossible
 from .orphans import find_marked, start_time
 
 _log = Logger(namespace="ncolony")
@@ -34,8 +38,9 @@ _SEND_AT = 1 << 14
 _RETRY_S = (0.05, 5.0)
 # Descriptors that are not for instances: for logs that are forwarded, and for files and sockets of all kinds.
 _LOGS, _RESERVED = 64, 26
-# In which version of the protocol an order appeared: an older keeper is not given it. "split" is part of a start.
-_SINCE = {"patience": 2, "tree": 2, "upgrade": 2, "split": 3, "memory": 3}
+# In which version of the protocol an order appeared: an older keeper is not given it. "split" and "give"
+# are parts of a start.
+_SINCE = {"patience": 2, "tree": 2, "upgrade": 2, "split": 3, "memory": 3, "give": 4, "close": 4}
 # How long a keeper of our version may take to show that it can be run.
 _TRIAL_S = 20.0
 Message = dict[str, Any]
@@ -64,6 +69,9 @@ class Hands:
         self._retry = _RETRY_S[0]
         # Name -> pipe, held so that nothing in it is ever lost. The names are identities; see STDERR for others.
         self.fifos: dict[str, int] = fifos or {}
+        # What the keeper keeps for instances, by its key: our duplicates, for the next keeper.
+        self.kept: dict[str, int] = {}
+        self._arrived: deque[int] = deque()  # descriptors whose messages are still to come
         # identity -> pidfd of an instance whose parent we do not become should its keeper die: the next keeper, which
         # inherits it, can tell how it ended all the same.
         self._pidfds: dict[str, int] = {}
@@ -88,7 +96,7 @@ class Hands:
         self._peer, self._unpacker, self._out = peer, Unpacker(), bytearray()
         self._reactor.addReader(self)
         self.protocol, self._welcomed = PROTOCOL, False
-        self.order({"do": "hello", "protocol": PROTOCOL, **self.welcome_sent()})
+        self.order({"do": "hello", "protocol": PROTOCOL, "keeps": True, **self.welcome_sent()})
         self.flush()
 
     def _find(self) -> socket.socket | None:
@@ -133,14 +141,15 @@ class Hands:
 
     @contextlib.contextmanager
     def _handed_over(self) -> Iterator[list[str]]:
-        """For the time of starting a keeper: the arguments that tell it of the pidfds it inherits."""
-        if not self._pidfds:
+        """For the time of starting a keeper: the arguments that tell it of the descriptors it inherits."""
+        if not self._pidfds and not self.kept:
             yield []
             return
         with tempfile.TemporaryFile() as file:
-            file.write(json.dumps({"pidfds": self._pidfds, "records": self._records}).encode())
+            about = {"pidfds": self._pidfds, "records": self._records, "kept": self.kept}
+            file.write(json.dumps(about).encode())
             file.flush()
-            inherited = (file.fileno(), *self._pidfds.values())
+            inherited = (file.fileno(), *self._pidfds.values(), *self.kept.values())
             for descriptor in inherited:
                 os.set_inheritable(descriptor, True)
             try:
@@ -154,6 +163,7 @@ class Hands:
             return
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
+        self._take_the_rest(self._peer)
         self._peer.close()
         self._peer = None
         self.agreed = False
@@ -214,13 +224,19 @@ class Hands:
         """Start an instance. We hold its FIFOs from before it writes, so that no keeper's death loses its output.
 
         :raises OSError: when a FIFO cannot be made.
+        :raises Impossible: when the keeper does not know what the instance needs.
         """
         reach("spawn.named")
-        made = []
+        gives = sorted(key for key in ("notify", "ready", "sockets") if order.get(key))
+        if gives and self.protocol < _SINCE["give"]:
+            raise Impossible(f"cannot give it what it needs ({', '.join(gives)}): the keeper is of an older version")
+        made, (out, err, ready) = [], _pipes(identity)
+        names = [out, *([err] if self._splits(order) else ()), *([ready] if order.get("ready") else ())]
+        kept = [one for one in order.get("sockets", ()) if one["key"] not in self.kept]
         try:
-            for name in _pipes(identity)[: 2 if self._splits(order) else 1]:
-                if not self._make_room():
-                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            if not self._make_room(len(names) + len(kept) + bool(order.get("notify"))):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            for name in names:
                 os.mkfifo(f"{self._state}/fifo/{name}", 0o600)
                 made.append(name)
                 reach("spawn.fifo")
@@ -285,9 +301,15 @@ class Hands:
             self.meet(identity, pid, began, old=True)
             self._records[identity] = pid, began
 
+    def was_ready(self, identity: str) -> None:
+        """The instance has said that it is ready: the FIFO for that is not needed any more."""
+        if (descriptor := self.fifos.pop(identity + READY, None)) is not None:
+            os.close(descriptor)
+
     def release(self, identity: str) -> None:
         """The instance is over: its FIFOs are not needed any more."""
         held = [self.fifos.pop(name, None) for name in _pipes(identity)]
+        held.append(self.kept.pop(f"notify/{identity}", None))
         for descriptor in (*held, self._pidfds.pop(identity, None)):
             if descriptor is not None:
                 os.close(descriptor)
@@ -300,22 +322,22 @@ class Hands:
         return limit - min(limit // 8, _LOGS) - _RESERVED
 
     def _room(self) -> int:
-        return self._most() - len(self.fifos) - len(self._pidfds)
+        return self._most() - len(self.fifos) - len(self._pidfds) - len(self.kept)
 
-    def _make_room(self) -> bool:
+    def _make_room(self, wanted: int = 1) -> bool:
         """Let go of pidfds, which are a help, where a pipe needs the descriptor; False when that is not enough."""
-        while self._room() <= 0 and self._pidfds:
+        while self._room() < wanted and self._pidfds:
             os.close(self._pidfds.popitem()[1])
-        return self._room() > 0
+        return self._room() >= wanted
 
     def sweep(self, present: set[str]) -> None:
         """Remove what is left of instances that the keeper does not hold: those whose order never reached it."""
-        for identity in {name.removesuffix(STDERR) for name in self.fifos} | self._pidfds.keys():
+        for identity in set(map(identity_of, self.fifos)) | self._pidfds.keys():
             if identity not in present:
                 self.release(identity)
-        for directory in ("fifo", "config"):
+        for directory in ("fifo", "config", "notify"):
             for name in os.listdir(f"{self._state}/{directory}"):
-                if name.removesuffix(STDERR) not in present:
+                if identity_of(name) not in present:
                     with contextlib.suppress(OSError):
                         os.unlink(f"{self._state}/{directory}/{name}")
 
@@ -362,6 +384,9 @@ class Hands:
     def leave(self) -> None:
         """Ask the empty keeper to end."""
         self.leaving = True
+        for descriptor in self.kept.values():
+            os.close(descriptor)
+        self.kept.clear()
         self.order({"do": "leave"})
         self.flush()
 
@@ -370,7 +395,7 @@ class Hands:
     def doRead(self) -> None:
         assert self._peer is not None
         try:
-            data = self._peer.recv(1 << 18)
+            data = self._receive(self._peer)
             messages = self._unpacker.feed(data)
         except BlockingIOError:
             return
@@ -383,8 +408,54 @@ class Hands:
         for message in messages:
             if message.get("is") == "upgrading":
                 self._upgrading = True
-            else:
+            elif message.get("is") != "kept" or self._keep(message.get("key")):
                 self._report(message)
+
+    def _receive(self, peer: socket.socket) -> bytes:
+        """What there is to read. A descriptor comes with the first byte of the message that tells of it."""
+        data, about, flags, _ = peer.recvmsg(1 << 18, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        found = [content for level, kind, content in about if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)]
+        for content in found:
+            self._arrived += array.array("i", content[: len(content) // 4 * 4])
+        if flags & socket.MSG_CTRUNC and not found:
+            self._arrived.append(-1)  # we have no room for it
+        return data
+
+    def _keep(self, key: object) -> bool:
+        """Hold a duplicate of what the keeper has, unless that is for an instance that is over; True for a socket."""
+        descriptor = self._arrived.popleft() if self._arrived else -1
+        if descriptor < 0 or not isinstance(key, str):
+            return False
+        reach("kept.arrived")
+        kind, _, identity = key.partition("/")
+        if (kind == "notify" and identity not in self.fifos) or self.leaving:
+            os.close(descriptor)
+            return False
+        if descriptor <= 3:  # there the next keeper, which inherits it, has other things: see _start
+            low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 4)
+            os.close(low)
+        if (former := self.kept.get(key)) is not None:
+            os.close(former)
+        self.kept[key] = descriptor
+        return kind == "listen"
+
+    def _take_the_rest(self, peer: socket.socket) -> None:
+        """What a keeper that is gone has sent us to hold, and we have not read yet."""
+        with contextlib.suppress(OSError, ValueError):
+            while data := self._receive(peer):
+                for message in self._unpacker.feed(data):
+                    if message.get("is") == "kept":
+                        self._keep(message.get("key"))
+        while self._arrived:
+            if (descriptor := self._arrived.popleft()) >= 0:
+                os.close(descriptor)
+
+    def close_sockets(self, keys: list[str]) -> None:
+        """Nobody wants to listen there any more."""
+        for key in keys:
+            if (descriptor := self.kept.pop(key, None)) is not None:
+                os.close(descriptor)
+        self.order({"do": "close", "keys": keys})
 
     def doWrite(self) -> None:
         self.flush()
@@ -400,9 +471,9 @@ class Hands:
         return "keeper"
 
 
-def _pipes(identity: str) -> tuple[str, str]:
-    """The names of an instance's FIFOs: of its output, and of its standard error where that is kept apart."""
-    return identity, identity + STDERR
+def _pipes(identity: str) -> tuple[str, str, str]:
+    """The names of an instance's FIFOs: its output, standard error where that is kept apart, and that it is ready."""
+    return identity, identity + STDERR, identity + READY
 
 
 def _code() -> str:

@@ -45,6 +45,8 @@ class _Held(msgspec.Struct):
     since: _Count = 0
     since_stderr: _Count = 0
     began: _Count | None = None
+    said: dict[str, str] = {}
+    given: list[tuple[str, _Count, str]] = []
 
 
 class _Welcome(msgspec.Struct):
@@ -93,6 +95,15 @@ class _Memory(msgspec.Struct):
     sizes: dict[str, _Count]
 
 
+class _Notify(msgspec.Struct):
+    id: _Identity
+    said: dict[str, str]
+
+
+class _Kept(msgspec.Struct):
+    key: str
+
+
 class _Trouble(msgspec.Struct):
     name: str
     why: str
@@ -115,6 +126,8 @@ _KINDS: dict[object, type[msgspec.Struct]] = {
     "signalled": _Signalled,
     "tree": _Tree,
     "memory": _Memory,
+    "notify": _Notify,
+    "kept": _Kept,
     "trouble": _Trouble,
     "output": _Output,
 }
@@ -139,12 +152,19 @@ def checked(report: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"a report about nobody: {report['name']!r}")
     found = dict(report)
     if kind == "welcome":
-        found["held"] = [one for one in report["held"] if _makes_sense(one)]
+        held = [one for one in report["held"] if _makes_sense(one)]
+        found["held"] = [{**one, "said": _printable(one["said"])} if "said" in one else one for one in held]
+    if kind == "notify":
+        found["said"] = _printable(report["said"])
     if kind == "tree":
         found["members"] = [printable(member) for member in report["members"]]
     if "why" in report:
         found["why"] = printable(str(report["why"]))
     return found
+
+
+def _printable(said: dict[str, str]) -> dict[str, str]:
+    return {key: printable(value) for key, value in said.items()}
 
 
 def _makes_sense(held: dict[str, Any]) -> bool:

@@ -23,6 +23,27 @@ syslog = ServiceMaker(
     "ncolony-syslog",
 )
 
+check = ServiceMaker(
+    "ncolony check",
+    "ncolony.apps.checks.service",
+    "Probes whether processes are ready, and checks whether they still work",
+    "ncolony-check",
+)
+
+beatcheck = ServiceMaker(
+    "ncolony beatcheck",
+    "ncolony.beatcheck",
+    "Restarts processes whose heartbeat stops",
+    "ncolony-beatcheck",
+)
+
+httpcheck = ServiceMaker(
+    "ncolony httpcheck",
+    "ncolony.httpcheck",
+    "Restarts web servers that do not answer",
+    "ncolony-httpcheck",
+)
+
 jobs = ServiceMaker(
     "ncolony jobs",
     "ncolony.apps.jobs",
@@ -35,4 +56,11 @@ health = ServiceMaker(
     "ncolony.apps.health",
     "Answers HTTP requests that ask whether a colony lives and is ready",
     "ncolony-health",
+)
+
+notify = ServiceMaker(
+    "ncolony notify",
+    "ncolony.apps.notify",
+    "Tells a command or a URL when processes of a colony are not well",
+    "ncolony-notify",
 )
