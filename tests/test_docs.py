@@ -113,12 +113,13 @@ def test_options_of_subcommands_are_explained() -> None:
         ("ncolony.service", "running"),
         ("ncolony.apps.scheduler", "scheduler"),
         ("ncolony.apps.syslog", "logs"),
+        ("ncolony.apps.health", "hearts"),
         ("ncolony.apps.notify", "notify"),
     ],
-    ids=["ncolony", "scheduler", "syslog", "notify"],
+    ids=["ncolony", "scheduler", "syslog", "health", "notify"],
 )
 def test_plugin_options_are_explained(module: str, name: str) -> None:
-    """Every option of every plugin has a row on its page, short form included."""
+    """Every option of the supervisor and of each other plugin has a row on its page, short form included."""
     import importlib
 
     options = importlib.import_module(module).Options()

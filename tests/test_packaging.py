@@ -55,11 +55,14 @@ def test_wheel_works_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> None:
     assert "--messages" in shown.stdout
     schema = run(sys.executable, "-m", "ncolony", "schema", "config", env=environment, cwd=tmp_path)
     assert schema.stdout == (tmp_path / "ncolony" / "schema" / "config.json").read_text("utf-8")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from ncolony.client import beat, notify, ready"
+    alone = run(sys.executable, "-I", "-S", "-c", code)  # programs import it where neither Twisted nor msgspec is
+    assert (alone.returncode, alone.stderr) == (0, "")
     where = run(sys.executable, "-c", "import ncolony; print(ncolony.__file__)", env=environment, cwd=tmp_path)
     assert where.stdout.startswith(str(tmp_path))
 
 
-@pytest.mark.parametrize("plugin", ["ncolony", "ncolony-scheduler"])
+@pytest.mark.parametrize("plugin", ["ncolony", "ncolony-scheduler", "ncolony-health"])
 def test_plugins_are_listed(plugin: str) -> None:
     """`python -m twisted --help` lists the plugin."""
     shown = run(sys.executable, "-m", "twisted", "--help")
@@ -67,7 +70,7 @@ def test_plugins_are_listed(plugin: str) -> None:
     assert re.search(rf"^ +{plugin} ", shown.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("plugin", ["ncolony", "ncolony-scheduler"])
+@pytest.mark.parametrize("plugin", ["ncolony", "ncolony-scheduler", "ncolony-health"])
 def test_plugins_load(plugin: str) -> None:
     """Each plugin's module can be imported and prints its options."""
     shown = run(sys.executable, "-m", "twisted", plugin, "--help")

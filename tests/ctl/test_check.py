@@ -145,6 +145,17 @@ def test_warnings_fail_only_when_asked_to(colony: Colony) -> None:
     assert ran.stdout.splitlines()[-1] == "no problems, 2 warnings"
 
 
+def test_files_that_wait_for_each_other(colony: Colony) -> None:
+    """A circle is a problem of each of its files; whom no file of the directory defines is a warning."""
+    after = {"a": {"b": "ready"}, "b": {"a": "started"}, "c": {"a": "ready", "nobody": "ready"}, "d": {"c": "ready"}}
+    write(colony.config, **{name: {"args": [SLEEP], "after": one} for name, one in after.items()})
+    assert findings(colony.config) == [("a", "after", False), ("b", "after", False), ("c", "after", True)]
+    ran = colony.run("check")
+    assert ran.returncode == 1
+    assert "they wait for each other: a → b → a" in ran.stdout
+    assert findings(colony.config / "c") == []
+
+
 def test_names_that_are_ignored_or_impossible(colony: Colony) -> None:
     """A file that is named although its name would be ignored gets a warning; an impossible name is a problem."""
     write(colony.config, **{"web.new": {"args": [SLEEP]}, "a\nb": {"args": [SLEEP]}})

@@ -225,3 +225,17 @@ def test_the_copies_of_a_file(colony: Colony, tmp_path: Path) -> None:
     assert ctllib.copies(colony.places, "web", state=colony.state) == ["web:2", "web:10"]
     assert ctllib.copies(colony.places, "web:2", state=colony.state) == ["web:2"]
     assert ctllib.copies(colony.places, "nosuch", state=tmp_path) == []
+
+
+def test_a_job_need_not_run(colony: Colony) -> None:
+    """A job at rest does not count as something that is not running; what is said of it and by it is in its note."""
+    colony.report("job", state="EXITED", wanted="down", pid=None, job=True, reason="exit code 0")
+    colony.report("web", said="serving 3 clients", phase="reloading", healthy=False, health="no answer")
+    with colony.supervised():
+        ran = colony.run("status")
+        colony.report("job", state="BACKOFF", wanted="up", pid=None, job=True, late="due at 03:00")
+        late = colony.run("status")
+    assert ran.returncode == 0
+    assert ran.stdout.splitlines()[1].endswith(' reloading; "serving 3 clients"; unhealthy: no answer')
+    assert late.returncode == 3
+    assert late.stdout.splitlines()[0].endswith(" late: due at 03:00")

@@ -31,7 +31,7 @@ def one(data: bytes) -> None:
 def _check_import(root: Path, paths: list[Path]) -> None:
     kinds = {str(path): path.parent.name if path.parent.name in sources.KINDS else "" for path in paths}
     found = [sources.load(path, kind, "production") for path, kind in kinds.items()]
-    sources.settle_names(found)
+    sources.settle(found)
     written = sources.write(found, str(root / "conf"), force=True, dry=False)
     for source in found:
         assert is_one_line(source.summary()), source.summary()

@@ -21,6 +21,7 @@ _COLOUR = re.compile("\x1b\\[[0-9]{0,2}m")
 _WORDS = (
     ("status",), ("status", "--long"), ("status", "--json"), ("status", "web", "w*", "[", "-l"),
     ("history", "web"), ("history", "web", "--lines"), ("history", "web", "--json", "-n", "2"),
+    ("health",), ("health", "web", "w*", "--json"),
     ("why", "web"), ("why", "web", "worker", "--json"),
     ("events",), ("events", "web", "-n", "3", "--since", "5"), ("events", "--json"),
     ("logs",), ("logs", "web", "-n", "2", "-t", "--grep", "o"), ("logs", "--json", "--since", "1h", "--stderr"),

@@ -24,21 +24,29 @@ IMPORTED = [
     "systemd/once@blue.service",
     "systemd/old.service",
     "pm2/ecosystem.config.json",
+    "systemd/together",
 ]
+
+
+def files_of(sample: str) -> list[Path]:
+    """The files of a sample: itself, or what is in the directory, in order."""
+    path = SAMPLES / sample
+    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
 def result(sample: str) -> dict[str, Any]:
     """The findings and files of a sample, with names in place of what is particular to this machine."""
     path = SAMPLES / sample
-    source = sources.load(str(path), environment="production")
-    sources.settle_names([source])
+    loaded = [sources.load(str(one), environment="production") for one in files_of(sample)]
+    sources.settle(loaded)
+    findings = [finding for source in loaded for finding in source.findings]
     found = {
-        "kind": source.kind,
-        "findings": [str(finding) for finding in source.findings],
+        "kind": loaded[0].kind,
+        "findings": [str(finding) for finding in findings],
         "mapped": sorted(
-            f"{finding.process or '-'}: {finding.key}" for finding in source.findings if finding.result == "mapped"
+            f"{finding.process or '-'}: {finding.key}" for finding in findings if finding.result == "mapped"
         ),
-        "files": {draft.name: json.loads(sources.encode(draft)) for draft in source.drafts},
+        "files": {draft.name: json.loads(sources.encode(draft)) for source in loaded for draft in source.drafts},
     }
     for config in found["files"].values():
         for variable in ("HOME", "SHELL"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ncolony.cli.migrate import crontab, pm2, procfile, supervisord, systemd
+from ncolony.cli.migrate import crontab, pm2, procfile, supervisord, systemd, systemd_socket, systemd_timer
 from ncolony.cli.migrate.report import Key
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "migration.md"
@@ -17,6 +17,8 @@ TABLES: dict[str, dict[str, Key]] = {
     "service": systemd.SERVICE_KEYS,
     "unit": systemd.UNIT_KEYS,
     "install": systemd.INSTALL_KEYS,
+    "socket": systemd_socket.KEYS,
+    "timer": systemd_timer.KEYS,
     "pm2": pm2.KEYS,
     "procfile": procfile.KEYS,
     "crontab": crontab.KEYS,

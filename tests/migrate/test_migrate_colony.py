@@ -105,13 +105,38 @@ def test_pm2_apps_run(colony: Colony) -> None:
 
 
 def test_crontab_jobs_run(colony: Colony) -> None:
-    """A job of a crontab runs under its scheduler, with its standard input."""
-    (colony.root / "crontab").write_text(f"HOME={colony.root}\n*/5 * * * * cat > {colony.root}/said%hello%\n")
+    """A job of a crontab waits for its time, and when it is run it has its standard input and its directory."""
+    (colony.root / "crontab").write_text(f"HOME={colony.root}\n0 0 29 2 * cat > said%hello%\n")
     bring(colony, colony.root / "crontab")
     colony.start()
-    colony.wait_until_running("cat")
+    colony.wait_for_status("cat", state="STOPPED", job=True)
     said = colony.root / "said"
+    assert not said.exists()
+    colony.send({"type": "START", "name": "cat"})
     colony.wait_for(lambda: said.exists() and said.read_text() == "hello\n\n", "the job has run")
+    colony.wait_for_status("cat", state="EXITED")
+
+
+def test_systemd_units_run_in_order(colony: Colony) -> None:
+    """Units that are imported together start in their order: the oneshot first, then who waits for its end."""
+    (colony.root / "prepare.service").write_text(
+        f"[Unit]\nBefore=serve.service\n[Service]\nType=oneshot\nExecStart=/bin/mkdir {colony.root}/data\n"
+    )
+    (colony.root / "serve.service").write_text(
+        f"""
+[Unit]
+After=prepare.service
+Requires=prepare.service
+[Service]
+WorkingDirectory={colony.root}
+ExecStart=/bin/sh -c 'test -d data && echo ready; exec sleep 1000'
+"""
+    )
+    bring(colony, colony.root / "serve.service", colony.root / "prepare.service")
+    colony.start()
+    colony.wait_until_running("serve")
+    colony.wait_for(lambda: colony.output("serve") == b"ready\n", "the directory was there")
+    colony.wait_for_status("prepare", state="EXITED")
 
 
 def test_systemd_unit_runs(colony: Colony) -> None:

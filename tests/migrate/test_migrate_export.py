@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ncolony import cli
-from ncolony.cli.migrate import leaving, sources, to_kubernetes, to_nomad, to_systemd
+from ncolony.cli.migrate import hcl, leaving, sources, to_kubernetes, to_systemd
 from ncolony.model import config
 
 RICH: dict[str, Any] = {
@@ -55,12 +55,34 @@ RICH: dict[str, Any] = {
     "on_exit": "shutdown",
     "on_give_up": "shutdown",
     "rollback_if_not_ready": 30,
+    "ready": {"tcp": "127.0.0.1:8080", "timeout": 20},
+    "after": {"plain": "started", "once": "completed", "nosuch": "ready"},
+    "check": [{"http": "http://localhost:8080/health?x=1", "period": 5.5, "grace": 10}, {"heartbeat": "/run/beat"}],
+    "watchdog": 2.5,
+    "sockets": {"http": "tcp:127.0.0.1:8080", "any": "tcp:localhost:0"},
     "log": {"stdout": "out.log", "stderr": True, "format": "json", "max_bytes": "1M", "keep": 5},
     "mycorp.owner": "web team",
 }
 PLAIN: dict[str, Any] = {"args": ["/bin/sleep", "5"]}
 ONCE: dict[str, Any] = {"args": ["sleep", "5"], "restart": "never"}
 OFF: dict[str, Any] = {"args": ["/bin/sleep", "5"], "enabled": False}
+JOB: dict[str, Any] = {
+    "args": ["/bin/sleep", "5"],
+    "after": {"plain": "ready"},
+    "success_codes": [0, 3],
+    "schedule": {
+        "cron": "30 4 1,15 * 5",
+        "timezone": "Europe/Berlin",
+        "jitter": 30,
+        "timeout": 600,
+        "grace": 3,
+        "overlap": "queue",
+        "retries": 2,
+        "retry_delay": 5,
+        "catch_up": True,
+        "late_after": 30,
+    },
+}
 KINDS = ["systemd", "kubernetes", "nomad"]
 
 
@@ -75,7 +97,7 @@ def put(directory: Path, **processes: dict[str, Any]) -> Path:
 @pytest.fixture
 def colony(tmp_path: Path) -> Path:
     """A directory with a process of each sort."""
-    return put(tmp_path / "conf", rich=RICH, plain=PLAIN, once=ONCE, off__line=OFF)
+    return put(tmp_path / "conf", rich=RICH, plain=PLAIN, once=ONCE, off__line=OFF, job=JOB)
 
 
 def run(kind: str, directory: Path, config_directory: Path, *words: str) -> int:
@@ -84,9 +106,16 @@ def run(kind: str, directory: Path, config_directory: Path, *words: str) -> int:
 
 
 def text_of(directory: Path, beginning: str) -> str:
-    """The one file whose name begins so."""
-    [path] = [path for path in directory.iterdir() if path.name.startswith(beginning)]
+    """The one file whose name begins so; beside a .service there may be others."""
+    paths = [path for path in directory.iterdir() if path.name.startswith(beginning)]
+    [path] = [path for path in paths if path.suffix == ".service"] if len(paths) > 1 else paths
     return path.read_text(encoding="utf-8")
+
+
+def all_text_of(directory: Path, beginning: str) -> str:
+    """All files whose names begin so, without their comments."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(directory.glob(f"{beginning}*"))]
+    return "\n".join(line for text in texts for line in text.splitlines() if not line.startswith("#"))
 
 
 # --- for all kinds ---
@@ -96,25 +125,39 @@ def text_of(directory: Path, beginning: str) -> str:
 def test_nothing_is_dropped(kind: str, colony: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every key of a file is in what is written of it or among what is not expressed, there and on the terminal."""
     assert run(kind, tmp_path / "out", colony) == 0
-    text, said = text_of(tmp_path / "out", "rich"), capsys.readouterr().out
+    said = capsys.readouterr().out
     plain = text_of(tmp_path / "out", "plain")
-    for key in RICH:
-        body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-        without = plain_without(kind, key, tmp_path)
-        expressed = body != without
-        assert expressed or f"not expressed exactly: {key}" in text, key
-        if not expressed:
-            assert re.search(rf"rich: {re.escape(key)}[. =:]", said), key
+    for name, content in (("rich", RICH), ("job", JOB)):
+        text = text_of(tmp_path / "out", name)
+        for key in content:
+            expressed = all_text_of(tmp_path / "out", name) != plain_without(kind, name, content, key, tmp_path)
+            assert expressed or f"not expressed exactly: {key}" in text, (name, key)
+            if not expressed:
+                assert re.search(rf"{name}: {re.escape(key)}[. =:]", said), (name, key)
+    for key in JOB["schedule"]:
+        less = {**JOB, "schedule": {one: value for one, value in JOB["schedule"].items() if one != key}}
+        if key == "cron":
+            less["schedule"] = {"cron": "* * * * *", **{k: v for k, v in JOB["schedule"].items() if k != "cron"}}
+        expressed = all_text_of(tmp_path / "out", "job") != exported(kind, "job", less, tmp_path / f"less-{key}")
+        # Nomad makes up for what was missed whether it is told to or not, and it is when it is not that this is said.
+        known = said + (capsys.readouterr().out if (kind, key) == ("nomad", "catch_up") else "")
+        assert expressed or re.search(rf"job: schedule\.{key}\b", known), key
     assert "not expressed exactly" not in plain or kind == "kubernetes"
 
 
-def plain_without(kind: str, key: str, tmp_path: Path) -> str:
-    """What is written of the rich process when it lacks the key (its args are another's then)."""
-    content = {**RICH, "args": ["/bin/true"]} if key == "args" else {k: v for k, v in RICH.items() if k != key}
-    conf = put(tmp_path / f"conf-{kind}-{key}", rich=content)
-    assert run(kind, tmp_path / f"out-{kind}-{key}", conf) == 0
-    text = text_of(tmp_path / f"out-{kind}-{key}", "rich")
-    return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+def plain_without(kind: str, name: str, content: dict[str, Any], key: str, tmp_path: Path) -> str:
+    """What is written of a process when it lacks the key (its args are another's then)."""
+    less = {**content, "args": ["/bin/true"]} if key == "args" else {k: v for k, v in content.items() if k != key}
+    return exported(kind, name, less, tmp_path / f"without-{name}-{key}")
+
+
+def exported(kind: str, name: str, content: dict[str, Any], directory: Path) -> str:
+    """What is written of a process with this content, comments left out."""
+    directory.mkdir()
+    others = {"plain": PLAIN, "once": ONCE}
+    conf = put(directory / "conf", **{**others, name: content})
+    assert run(kind, directory / "out", conf) == 0
+    return all_text_of(directory / "out", name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,7 +233,7 @@ def test_target_wants_what_is_enabled(colony: Path, tmp_path: Path) -> None:
     """The target wants each enabled process, each copy of one with copies, and no other."""
     assert run("systemd", tmp_path / "out", colony) == 0
     wanted = re.findall(r"(?m)^Wants=(.*)$", text_of(tmp_path / "out", "colony.target"))
-    assert wanted == ["once.service", "plain.service", *(f"rich@{number}.service" for number in range(3))]
+    assert wanted == ["job.timer", "once.service", "plain.service", *(f"rich@{number}.service" for number in range(3))]
 
 
 @pytest.mark.parametrize("args", [["bin/web"], ["-web"], ["@web"], ["a\tb"], ["/bin/"]])
@@ -328,6 +371,102 @@ def assert_restarts_alike(found: config.ProcessConfig, process: leaving.Process)
         assert found.give_up == was.give_up
 
 
+# --- systemd: readiness, order, sockets, times ---
+
+COLONY: dict[str, dict[str, Any]] = {
+    "db": {
+        "args": ["/bin/sleep", "5"],
+        "ready": {"notify": True, "timeout": 30},
+        "watchdog": 1.5,
+        "stop": [["INT", 9]],
+        "sockets": {"sql": {"address": "unix:/run/sql.sock", "backlog": 7, "mode": "0660"}},
+    },
+    "migrate": {
+        "args": ["/bin/true"], "restart": "on-failure", "success_codes": [0, 4], "after": {"db": "ready"},
+    },
+    "web": {
+        "args": ["/bin/sleep", "5"],
+        "instances": 2,
+        "after": {"db": {"when": "ready", "bind": True}, "migrate": "completed"},
+        "sockets": {
+            "http": {"address": "tcp::8080", "backlog": 100},
+            "dns": "udp:[::1]:5353",
+            "local": {"address": "tcp:127.0.0.1:9", "backlog": 1},
+        },
+    },
+    "nightly": {
+        "args": ["/bin/true"],
+        "after": {"db": "ready"},
+        "kill_time": 7,
+        "schedule": {
+            "cron": "30 4 1,15 * 5", "timezone": "Europe/Berlin", "jitter": 90, "timeout": 600, "catch_up": True,
+        },
+    },
+    "first": {"args": ["/bin/true"], "schedule": {"cron": "0 18 * * 6#1"}, "enabled": False},
+    "often": {"args": ["/bin/true"], "schedule": {"cron": "*/10 * * * * *"}},
+    "poll": {"args": ["/bin/true"], "schedule": {"every": 90.5}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def rich_colony(tmp_path: Path) -> Path:
+    """A directory with processes that wait for each other, listen and run at times."""
+    return put(tmp_path / "conf", **COLONY)
+
+
+def test_units_with_sockets_and_timers_verify(rich_colony: Path, tmp_path: Path) -> None:
+    """systemd finds nothing to say about services with order, watchdog, sockets and timers."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    out = tmp_path / "out"
+    assert run("systemd", out, rich_colony) == 0
+    units = sorted(str(path) for path in out.iterdir())
+    assert {path.suffix for path in out.iterdir()} == {".service", ".socket", ".timer", ".target"}
+    done = subprocess.run([analyze, "verify", "--man=no", *units], capture_output=True, text=True, check=False)
+    ours = [line for line in done.stderr.splitlines() if str(out) in line or "colony" in line]
+    assert (done.returncode, ours) == (0, [])
+
+
+def test_a_colony_goes_to_systemd_and_comes_back(rich_colony: Path, tmp_path: Path) -> None:
+    """Readiness, watchdog, order, sockets and times that were exported to systemd are imported as they were."""
+    out = tmp_path / "out"
+    assert run("systemd", out, rich_colony) == 0
+    paths = sorted(path for path in out.iterdir() if path.suffix != ".target")
+    assert cli.main(["import", *map(str, paths), str(tmp_path / "back")]) == 0
+    assert {path.name for path in (tmp_path / "back").iterdir()} == set(COLONY)
+    for name, was in COLONY.items():
+        found = json.loads((tmp_path / "back" / name).read_text())
+        for key in ("ready", "after", "watchdog", "stop", "instances", "success_codes"):
+            assert found.get(key) == was.get(key), (name, key)
+        if "sockets" in was:
+            plain = {key: one if isinstance(one, dict) else {"address": one} for key, one in was["sockets"].items()}
+            assert found["sockets"] == plain
+            assert list(found["sockets"]) == list(plain)
+        # Of a job that is not enabled, systemd has a timer all the same, that nobody starts.
+        assert found.get("schedule") == was.get("schedule"), name
+
+
+def test_units_of_a_job(rich_colony: Path, tmp_path: Path) -> None:
+    """A job is a oneshot that nothing starts but its timer, and the target wants the timers of those enabled."""
+    assert run("systemd", tmp_path / "out", rich_colony) == 0
+    service = (tmp_path / "out" / "nightly.service").read_text()
+    assert "\nType=oneshot\nTimeoutStartSec=600\n" in service
+    assert "[Install]" not in service
+    wanted = re.findall(r"(?m)^Wants=(.*)$", text_of(tmp_path / "out", "colony.target"))
+    assert [unit for unit in wanted if unit.endswith(".timer")] == ["nightly.timer", "often.timer", "poll.timer"]
+    assert not {"nightly.service", "first.timer"} & set(wanted)
+
+
+def test_names_of_units_do_not_clash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two processes whose sockets would be units of one name are an error, and nothing replaces anything."""
+    two = {"a": "tcp::1", "b": "tcp::2"}
+    conf = put(tmp_path / "conf", **{"web": {**PLAIN, "sockets": two}, "web-a": {**PLAIN, "sockets": {"x": "tcp::3"}}})
+    assert run("systemd", tmp_path / "out", conf) == 1
+    assert "web has a unit web-a.socket already" in capsys.readouterr().err
+    assert "ListenStream=1" in (tmp_path / "out" / "web-a.socket").read_text()
+
+
 # --- Kubernetes ---
 
 
@@ -343,13 +482,13 @@ def test_manifests_hold_what_they_must(colony: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("kubernetes", out, colony, "--image", "rich=registry/rich:1", "--image=registry/all:2") == 0
     listed = manifest(out, "kustomization")
-    assert sorted(listed["resources"]) == ["off-line.yaml", "once.yaml", "plain.yaml", "rich.yaml"]
+    assert sorted(listed["resources"]) == ["job.yaml", "off-line.yaml", "once.yaml", "plain.yaml", "rich.yaml"]
     assert listed["kind"] == "Kustomization"
     for file in listed["resources"]:
         found = manifest(out, file.removesuffix(".yaml"))
-        assert found["apiVersion"] == {"Deployment": "apps/v1", "Job": "batch/v1"}[found["kind"]]
+        assert found["apiVersion"] == ("apps/v1" if found["kind"] == "Deployment" else "batch/v1")
         assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", found["metadata"]["name"])
-        pod = found["spec"]["template"]
+        pod = (found["spec"]["jobTemplate"]["spec"] if found["kind"] == "CronJob" else found["spec"])["template"]
         [container] = pod["spec"]["containers"]
         assert {"name", "image", "command"} <= set(container)
         assert container["image"] == ("registry/rich:1" if container["name"] == "rich" else "registry/all:2")
@@ -382,6 +521,74 @@ def test_manifest_of_a_process(colony: Path, tmp_path: Path) -> None:
     assert manifest(out, "plain")["spec"]["replicas"] == 1
     assert manifest(out, "off-line")["spec"]["replicas"] == 0
     assert manifest(out, "once")["spec"]["backoffLimit"] == 0
+
+
+PROBED: dict[str, Any] = {
+    "args": ["/bin/web"],
+    "ready": {"exec": ["/bin/ask", "it"], "period": 0.5, "timeout": 20},
+    "check": [
+        {"http": "https://127.0.0.1:8443/health?deep=1", "period": 7, "timeout": 2, "failure_threshold": 4, "grace": 9},
+        {"tcp": "db:5432", "action": "report", "success_threshold": 2},
+        {"tcp": ":9"},
+    ],
+}
+
+
+def test_probes_of_the_kubelet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`ready` is a startupProbe, `check` a livenessProbe or readinessProbe; what has no room is listed."""
+    assert run("kubernetes", tmp_path / "out", put(tmp_path / "conf", web=PROBED)) == 0
+    [container] = manifest(tmp_path / "out", "web")["spec"]["template"]["spec"]["containers"]
+    assert container["startupProbe"] == {
+        "exec": {"command": ["/bin/ask", "it"]}, "periodSeconds": 1, "failureThreshold": 20,
+    }  # fmt: skip
+    assert container["livenessProbe"] == {
+        "httpGet": {"path": "/health?deep=1", "port": 8443, "scheme": "HTTPS"},
+        "initialDelaySeconds": 9,
+        "periodSeconds": 7,
+        "timeoutSeconds": 2,
+        "failureThreshold": 4,
+    }
+    assert container["readinessProbe"]["tcpSocket"] == {"host": "db", "port": 5432}
+    assert container["readinessProbe"]["successThreshold"] == 2
+    said = capsys.readouterr().out
+    assert 'web: check = {"tcp": ":9"}: a container has one livenessProbe' in said
+    assert "the address of the pod" in said
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ({"cron": "@daily", "timezone": "Europe/Berlin"},
+         {"schedule": "0 0 * * *", "timeZone": "Europe/Berlin", "concurrencyPolicy": "Forbid",
+          "startingDeadlineSeconds": 60}),
+        ({"cron": "0 5 * * 0", "overlap": "replace", "catch_up": True},
+         {"schedule": "0 5 * * 0", "concurrencyPolicy": "Replace"}),
+        ({"every": 1800, "catch_up": True}, {"schedule": "*/30 * * * *", "concurrencyPolicy": "Forbid"}),
+    ],
+)  # fmt: skip
+def test_cron_jobs(tmp_path: Path, schedule: dict[str, Any], expected: dict[str, Any]) -> None:
+    """A job is a CronJob at the same times, with a policy for runs that overlap."""
+    content = {**PLAIN, "schedule": {**schedule, "retries": 3, "timeout": 59.5, "grace": 2}}
+    assert run("kubernetes", tmp_path / "out", put(tmp_path / "conf", job=content)) == 0
+    found = manifest(tmp_path / "out", "job")
+    assert (found["apiVersion"], found["kind"]) == ("batch/v1", "CronJob")
+    job = found["spec"].pop("jobTemplate")["spec"]
+    assert found["spec"] == expected
+    assert (job["backoffLimit"], job["activeDeadlineSeconds"]) == (3, 60)
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    assert job["template"]["spec"]["terminationGracePeriodSeconds"] == 2
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "nomad"])
+@pytest.mark.parametrize("schedule", [{"every": 90}, {"cron": "0 0 */2 * 1"}, {"cron": "0 0 * * 6#1"}])
+def test_times_that_others_do_not_know(
+    tmp_path: Path, kind: str, schedule: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job at times that the other side cannot keep is an error, and not written with others."""
+    conf = put(tmp_path / "conf", job={**PLAIN, "schedule": schedule}, plain=PLAIN)
+    assert run(kind, tmp_path / "out", conf, "--image=x") == 1
+    assert "cannot export job: schedule." in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("job*"))
 
 
 def test_missing_image_is_said(colony: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -441,11 +648,37 @@ def test_job_of_a_process(colony: Path, tmp_path: Path) -> None:
     assert "attempts = 0" in text_of(tmp_path / "out", "once")
 
 
+def test_job_of_nomad_with_checks(tmp_path: Path) -> None:
+    """Checks of http and tcp are checks of a service, with the port that they ask and restarts after failures."""
+    checks = [{"http": "http://localhost:8080/health", "period": 7, "failure_threshold": 4, "grace": 9}, {"tcp": ":9"}]
+    assert run("nomad", tmp_path / "out", put(tmp_path / "conf", web={**PLAIN, "check": checks})) == 0
+    lines = [line.strip() for line in text_of(tmp_path / "out", "web").splitlines()]
+    for line in (
+        'port "port-8080" {', "static = 8080", "static = 9", 'provider = "nomad"', 'type = "http"', 'path = "/health"',
+        'interval = "7000ms"', "check_restart {", "limit = 4", 'grace = "9000ms"', 'type = "tcp"',
+    ):  # fmt: skip
+        assert line in lines, line
+
+
+@pytest.mark.parametrize(
+    ("schedule", "cron"),
+    [({"cron": "0 5 * * mon"}, "0 5 * * 1"), ({"cron": "*/10 * * * * *"}, "*/10 * * * * * *"),
+     ({"every": 300}, "*/5 * * * *")],
+)  # fmt: skip
+def test_periodic_jobs_of_nomad(tmp_path: Path, schedule: dict[str, Any], cron: str) -> None:
+    """A job is a periodic one of type batch, with years behind an expression that has seconds."""
+    content = {**PLAIN, "schedule": {**schedule, "retries": 3}}
+    assert run("nomad", tmp_path / "out", put(tmp_path / "conf", job=content)) == 0
+    lines = [line.strip() for line in text_of(tmp_path / "out", "job").splitlines()]
+    for line in ('type = "batch"', "periodic {", f'cron = "{cron}"', "prohibit_overlap = true", "attempts = 3"):
+        assert line in lines, line
+
+
 @given(value=WORD)
 @settings(deadline=None)
 def test_hcl_text(value: str) -> None:
     """A text of HCL holds no template and no escape that HCL does not know, and says what it said."""
-    written = to_nomad.text(value)
+    written = hcl.text(value)
     assert not re.search(r"(?<![$])\$\{|(?<!%)%\{", written.replace("$${", "").replace("%%{", ""))
     assert set(re.findall(r"\\(.)", written.replace("\\\\", ""))) <= set('nrt"u')
     assert json.loads(written.replace("$${", "${").replace("%%{", "%{")) == value

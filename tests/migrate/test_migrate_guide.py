@@ -10,7 +10,7 @@ import pytest
 
 from ncolony.cli import export, import_
 from ncolony.cli.migrate import pm2, supervisord
-from ncolony.model import config
+from ncolony.model import conditions, config
 
 PAGE = migrate_tables.PAGE.read_text(encoding="utf-8")
 
@@ -29,10 +29,15 @@ def test_every_table_is_in_the_guide(name: str) -> None:
 
 def test_rows_name_real_keys() -> None:
     """What a row says a key becomes is a key of ours, where it says one."""
-    inner = {"log": config.LogConfig.__struct_fields__, "give_up": config.GiveUp.__struct_fields__}
+    inner = {
+        "log": config.LogConfig.__struct_fields__,
+        "give_up": config.GiveUp.__struct_fields__,
+        "ready": conditions.Ready.__struct_fields__,
+        "schedule": conditions.Schedule.__struct_fields__,
+    }
     for table in migrate_tables.TABLES.values():
         for rule in table.values():
-            for first, last in re.findall(r"`(log|give_up)\.(\w+)`", rule.text):
+            for first, last in re.findall(r"`(log|give_up|ready|schedule)\.(\w+)`", rule.text):
                 assert last in inner[first], rule.text
             if rule.fate == "mapped" and (word := re.match(r"`([a-z_]+)`", rule.text)):
                 assert word[1] in config.KNOWN_KEYS, rule.text

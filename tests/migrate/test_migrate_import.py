@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ncolony import cli
-from ncolony.cli.migrate import crontab, sources, supervisord, systemd
+from ncolony.cli.migrate import sources, supervisord, systemd
 from ncolony.cli.migrate.report import ERROR, MAPPED, NOT_MAPPED, NOTE, Source
 from ncolony.model import config
 
@@ -24,7 +24,7 @@ def load(path: Path, text: str, kind: str = "") -> Source:
     """What is found in a file with this text."""
     path.write_text(text, encoding="utf-8")
     source = sources.load(str(path), kind)
-    sources.settle_names([source])
+    sources.settle([source])
     return source
 
 
@@ -71,6 +71,24 @@ def test_sample_is_imported_as_expected(sample: str) -> None:
     assert migrate_golden.result(sample) == json.loads(migrate_golden.expected(sample).read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("sample", migrate_golden.IMPORTED)
+def test_what_is_imported_passes_the_check(
+    sample: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ncolony ctl check` has nothing against the files of a sample together, but that programs are not here."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    files = [str(path) for path in migrate_golden.files_of(sample)]
+    cli.main(["import", *files, str(tmp_path / "conf")])
+    capsys.readouterr()
+    if not list((tmp_path / "conf").iterdir()):
+        return
+    assert cli.main(["ctl", "check", str(tmp_path / "conf"), "--no-strict-modes"]) == 0
+    told = capsys.readouterr()
+    warnings = [line for line in (told.out + told.err).splitlines() if line.startswith("warning:")]
+    not_here = ("there is no ",)
+    assert [line for line in warnings if not any(word in line for word in not_here)] == []
+
+
 def sampled_keys(*names: str) -> set[str]:
     """The keys that the findings of some samples are about."""
     found: set[str] = set()
@@ -102,6 +120,7 @@ def test_no_line_of_a_unit_is_dropped(sample: str) -> None:
     """Every assignment of a sample unit has a finding of its own."""
     path = migrate_golden.SAMPLES / "systemd" / f"{sample}.service"
     source = sources.load(str(path))
+    sources.settle([source])
     lines = {finding.line for finding in source.findings}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if "=" in line and not line.startswith((" ", "#")):
@@ -425,29 +444,51 @@ def test_procfile_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("when", "seconds"),
+    ("when", "cron"),
     [
-        ("* * * * *", 60),
-        ("*/5 * * * *", 300),
-        ("0-59/15 * * * *", 900),
-        ("3,33 * * * *", 1800),
-        ("7 * * * *", 3600),
-        ("@hourly", 3600),
-        ("0 */6 * * *", 21600),
-        ("5 1,13 * * *", 43200),
-        ("*/7 * * * *", None),
-        ("0 */5 * * *", None),
-        ("0 0 * * *", None),
-        ("@daily", None),
-        ("* * * * 1-5", None),
-        ("* * 1 * *", None),
-        ("*/5 * * jan-jun *", None),
-        ("*/5 * 1-31 1-12 0-6", 300),
+        ("* * * * *", "* * * * *"),
+        ("*/5 * * * *", "*/5 * * * *"),
+        ("0-59/15 * * * *", "*/15 * * * *"),
+        ("3,33 * * * *", "3,33 * * * *"),
+        ("@hourly", "0 * * * *"),
+        ("@DAILY", "0 0 * * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@yearly", "0 0 1 1 *"),
+        ("0 22 * jan-mar mon-fri", "0 22 * 1-3 1-5"),
+        ("0 0 * * 5-7", "0 0 * * 0,5,6"),
+        ("30 4 1,15 * 5", "30 4 1,15 * 5"),
+        ("0 0 */2 * 1", "0 0 */2 * 1"),
+        ("0 0 1-31 * 1", "0 0 * * *"),
+        ("0 0 10-31/2 * *", "0 0 10-30/2 * *"),
     ],
 )
-def test_cron_intervals(when: str, seconds: int | None) -> None:
-    """A schedule is an interval when all runs are equally far apart and less than a day, else it is none."""
-    assert crontab.interval(when) == seconds
+def test_cron_times(tmp_path: Path, when: str, cron: str) -> None:
+    """A line is a job at the same times, whether it has five fields or a word, with names as numbers."""
+    [found] = configs(load(tmp_path / "crontab", f"{when} run --fast\n")).values()
+    assert found["schedule"] == {"cron": cron}
+    assert found["args"] == ["/bin/sh", "-c", "run --fast"]
+
+
+def test_cron_time_zones_and_delays(tmp_path: Path) -> None:
+    """CRON_TZ and RANDOM_DELAY hold for the jobs below them, TZ is for the job alone, and what is no zone is said."""
+    text = "TZ=UTC\n@daily a\nCRON_TZ=Europe/Berlin\nRANDOM_DELAY=5\n@daily b\nCRON_TZ=UTC+3\n@daily c\n"
+    text += "CRON_TZ=\n@daily d\n"
+    source = load(tmp_path / "crontab", text)
+    found = configs(source)
+    assert found["a"]["schedule"] == {"cron": "0 0 * * *"}
+    assert found["a"]["env"]["TZ"] == "UTC"
+    assert found["b"]["schedule"] == {"cron": "0 0 * * *", "timezone": "Europe/Berlin", "jitter": 300}
+    assert not {"CRON_TZ", "RANDOM_DELAY"} & set(found["b"]["env"])
+    assert found["d"]["schedule"] == {"cron": "0 0 * * *", "jitter": 300}
+    assert set(found) == {"a", "b", "d"}
+    assert [(one.line, one.key) for one in source.findings if one.result == NOT_MAPPED] == [(7, "CRON_TZ")]
+
+
+def test_cron_by_chance(tmp_path: Path) -> None:
+    """A time that cron would choose by chance is not guessed."""
+    source = load(tmp_path / "crontab", "0~59 3 * * * run\n", "crontab")
+    assert not source.drafts
+    assert [one.result for one in source.findings] == [NOT_MAPPED]
 
 
 @pytest.mark.parametrize("when", ["60 * * * *", "* 24 * * *", "5-1 * * * *", "*/0 * * * *", "x * * * *", "* * * foo *"])
@@ -484,7 +525,7 @@ def test_any_bytes_are_answered(tmp_path_factory: pytest.TempPathFactory, kind: 
     path = tmp_path_factory.getbasetemp() / "bytes"
     path.write_bytes(data)
     source = sources.load(str(path), kind)
-    sources.settle_names([source])
+    sources.settle([source])
     write_all(source)
 
 
@@ -496,9 +537,14 @@ PIECES = {
         ' %(process_num)02d %( % %% , " \' \\ / 1 2 99999999999 true a=b A="b" ; # : NONE AUTO KB \u2028 \x85 é'
     ),
     "procfile": "web: worker: a b : # $PORT \" ' é",
-    "crontab": "* */5 0-59/2 @reboot @hourly @daily root SHELL= PATH= HOME=/ MAILTO= = % \\% , - / 7 jan mon \" ' é",
+    "crontab": "~ CRON_TZ=UTC RANDOM_DELAY=3 * */5 0-59/2 6#2"
+    " @reboot @hourly @daily root SHELL= PATH= HOME=/ MAILTO= = % \\% , - / 7 jan mon \" ' é",
     "systemd": (
-        "[Unit] [Service] [Install] [X-NColony] Instances= ExecStart= ExecStartPre= ExecStop= Type= Restart="
+        "[Unit] [Service] [Install] [Socket] [Timer] After=a.service Before=b.service Requires= BindsTo= PartOf=pieces"
+        " Type=notify Type=oneshot WatchdogSec= TimeoutStartSec= Sockets= ListenStream= ListenDatagram= Backlog="
+        " SocketMode= Accept= FileDescriptorName= OnCalendar= OnUnitActiveSec= OnBootSec= RandomizedDelaySec="
+        " Persistent= daily Mon *-*-1/2 10:00 [::]:80 80 0660"
+        " [X-NColony] Instances= ExecStart= ExecStartPre= ExecStop= Type= Restart="
         " RestartSec= Environment= EnvironmentFile= PassEnvironment= LimitNOFILE= LimitCPU= LimitNICE="
         " KillSignal= TimeoutStopSec= WorkingDirectory= UMask= User= Nice= StandardOutput= StandardError= MemoryMax="
         " SuccessExitStatus= /bin/a $A"
@@ -521,7 +567,7 @@ def test_any_pieces_are_answered(tmp_path_factory: pytest.TempPathFactory, kind:
     path = tmp_path_factory.getbasetemp() / "pieces.service"
     path.write_text(text, encoding="utf-8")
     source = sources.load(str(path), kind)
-    sources.settle_names([source])
+    sources.settle([source])
     write_all(source)
 
 
@@ -582,7 +628,7 @@ def test_names_that_collide_are_changed(tmp_path: Path) -> None:
     """Two programs of one name get two files, and a note says so."""
     one = load(tmp_path / "a.conf", "[program:web]\ncommand=a")
     two = load(tmp_path / "b.conf", "[program:web]\ncommand=b")
-    sources.settle_names([one, two])
+    sources.settle([one, two])
     assert [draft.name for source in (one, two) for draft in source.drafts] == ["web", "web-2"]
     assert any("called web-2" in finding.why for finding in two.findings)
 

@@ -25,6 +25,7 @@ _RUN = {
     "diff": ("diff", "run"),
     "apply": ("apply", "run"),
     "why": ("why", "run"),
+    "health": ("health", "run"),
     "events": ("events", "run"),
     "wait_for": ("waiting", "run"),
 }

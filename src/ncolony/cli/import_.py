@@ -39,7 +39,7 @@ def main(words: list[str]) -> int:
     """Import what the words name; returns the exit status."""
     options = build().parse_args(words)
     found = [sources.load(path, options.kind, options.env) for path in options.sources]
-    sources.settle_names(found)
+    sources.settle(found)
     written = sources.write(found, options.directory, options.force, options.dry_run)
     if options.json:
         say(_as_json(found, written, options.dry_run))

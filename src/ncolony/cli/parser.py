@@ -283,6 +283,13 @@ def _fill_status(verb: _Verb) -> None:
     )
 
 
+def _fill_health(verb: _Verb) -> None:
+    verb.add_argument(
+        "--name", dest="names", action="append", metavar="NAME", help="a process or glob; may be repeated"
+    )
+    verb.add_argument("--json", action="store_true", help="an object with `healthy` and `reasons` instead of lines")
+
+
 def _fill_why(verb: _Verb) -> None:
     verb.add_argument(
         "--name", dest="names", action="append", metavar="NAME", help="a process or glob; may be repeated"
@@ -522,6 +529,12 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
         "show how processes are",
         "[NAME | GLOB | GROUP] … [--long] [--json] [--watch [SECONDS]]",
         _with_func("status", _fill_status),
+        _finish_status,
+    ),
+    "health": (
+        "tell whether all is well: by the exit status, and what is not in lines",
+        "[NAME | GLOB | GROUP] … [--json]",
+        _with_func("health", _fill_health),
         _finish_status,
     ),
     "why": (

@@ -42,9 +42,14 @@ def run(options: dict[str, Any]) -> int:
         complain(line)
     if missing:
         return NO_SUCH_PROCESS
-    if supervisor is None or any(one.state != "RUNNING" for one in records):
+    if supervisor is None or not all(map(_runs_or_need_not, records)):
         return NOT_RUNNING
     return ALL_RUNNING
+
+
+def _runs_or_need_not(one: Status) -> bool:
+    """A job whose time has not come does not count as something that does not run."""
+    return one.state == "RUNNING" or (one.job and one.wanted == "down" and one.state in ("STOPPED", "EXITED"))
 
 
 def picture(options: dict[str, Any], size: tuple[int, int] | None) -> tuple[str, str]:
@@ -155,7 +160,7 @@ def note(one: Status, now: float) -> str:
     said = [one.reason]
     if one.state == "RUNNING" and not one.is_ready(now):
         said.append("not ready yet")
-    if one.waiting_for:
+    if one.waiting_for and not one.reason:
         said.append(f"waiting for {', '.join(one.waiting_for)}")
     if one.holding:
         more = len(one.holding) - _HOLDING_SHOWN
@@ -168,6 +173,14 @@ def note(one: Status, now: float) -> str:
         said.append("stopped on request")
     if one.next_try is not None:
         said.append(f"next try in {max(0.0, one.next_try - now):.0f} s")
+    if one.phase:
+        said.append(one.phase)
+    if one.said:
+        said.append(f'"{one.said}"')
+    if one.healthy is False:
+        said.append(f"unhealthy: {one.health}" if one.health else "unhealthy")
+    if one.late:
+        said.append(f"late: {one.late}")
     if one.problem:
         said.append(f"problem: {one.problem}")
     if one.rolled_back and one.rolled_back not in (one.problem or ""):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .applying import apply as apply
     from .checking import Finding as Finding
     from .checking import check as check
+    from .checkup import Checkup as Checkup
+    from .checkup import Trouble as Trouble
+    from .checkup import health as health
     from .definitions import add as add
     from .definitions import disable as disable
     from .definitions import enable as enable
@@ -196,6 +199,9 @@ _ELSEWHERE: dict[str, str] = {
     "answer": "reports",
     "applied": "reports",
     "why": "explain",
+    "health": "checkup",
+    "Trouble": "checkup",
+    "Checkup": "checkup",
     "Event": "eventlog",
     "events": "eventlog",
     "follow_events": "eventlog",

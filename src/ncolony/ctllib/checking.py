@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ncolony import ctllib
+from ncolony.decide.order import circles, files_meant
 from ncolony.model.config import Definition, Problem, ProcessConfig, define
 from ncolony.model.names import copies_of, is_ignored, printable, problem_with_name
 from ncolony.system.files import Directory, Entry
@@ -67,6 +68,9 @@ def check(paths: Iterable[ctllib.Path], *, strict_modes: bool = True) -> list[Fi
     for source in sources:
         directories.setdefault(os.path.dirname(source.path), []).append(source)
     collisions = [one for together in directories.values() for one in find_collisions(together)]
+    collisions += [one for together in directories.values() for one in find_circles(together)]
+    if all(os.path.isdir(path) for path in paths):
+        collisions += [one for together in directories.values() for one in find_strangers(together)]
     found: list[Finding] = []
     for source in sources:
         found += [*source.problems, *(one for one in collisions if one.path == source.path), *_doubts(source)]
@@ -166,6 +170,37 @@ def find_collisions(sources: Iterable[Source]) -> list[Finding]:
             count = other.definition.config.instances
             found.append(Finding(source.path, name, "", f"{base} with instances of {count} has a process of this name"))
     return found
+
+
+def find_circles(sources: Iterable[Source]) -> list[Finding]:
+    """The files that wait for each other in a circle, so that none of them would ever start."""
+    found = []
+    by_name, after = _orders(sources)
+    for name, way in circles(after).items():
+        why = f"they wait for each other: {' → '.join(way)}"
+        found.append(Finding(by_name[name].path, name, "after", why))
+    return found
+
+
+def find_strangers(sources: Iterable[Source]) -> list[Finding]:
+    """The files that wait for what no file of their directory defines."""
+    by_name, after = _orders(sources)
+    return [
+        Finding(by_name[name].path, name, "after", f"there is no process {other!r}", is_warning=True)
+        for name, others in after.items()
+        for other in sorted(others - by_name.keys())
+    ]
+
+
+def _orders(sources: Iterable[Source]) -> tuple[dict[str, Source], dict[str, set[str]]]:
+    """The files by name, and for those that wait for others the files that these are."""
+    by_name = {source.name: source for source in sources}
+    after = {
+        name: files_meant(source.definition.config.after, by_name)
+        for name, source in by_name.items()
+        if source.definition is not None and source.definition.config.after
+    }
+    return by_name, after
 
 
 # --- what may be wrong, which only the machine that it runs on can say for certain ---

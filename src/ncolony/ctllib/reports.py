@@ -346,7 +346,7 @@ def status(places: Places, *, state: Path | None = None) -> list[Status]:
     replicated = {record.file for record in records.values()}
     for name in file_names(os.fspath(places.config)):
         if name not in records and name not in replicated:
-            records[name] = _not_seen(places, name)
+            records[name] = not_seen(places, name)
     return [records[name] for name in sorted(records)]
 
 
@@ -496,7 +496,8 @@ def shared_name(name: str) -> str:
     return shared if shared and index.isascii() and index.isdigit() else name
 
 
-def _not_seen(places: Places, name: str) -> Status:
+def not_seen(places: Places, name: str) -> Status:
+    """The status of a process that is defined and that nothing is reported of."""
     details = definition(places, name)  # what is wrong with the file is for the supervisor to say
     enabled = details.get("enabled", True) is not False
     none = details.get("instances") == 0

@@ -136,6 +136,8 @@ def _cause(case: Case) -> list[str]:
         said = list(_signalled(case, str(signal)))
     printed = "\n".join(map(str, last.get("lines") or [])).lower()
     said += [advice for words, advice in _LINES if words in printed]
+    if str(case.status.get("reason") or "").startswith("not ready within"):
+        said.insert(0, "see why it does not show that it is ready, or give it more time: ready.timeout in {path}")
     return [*(one.replace("{path}", case.path) for one in said), f"see what it printed: {case.ctl} logs {case.name}"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +11,8 @@ from .ready import ready_at
 
 # In these states there is an instance, or is about to be.
 LIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
+# So many names of a circle are for people to read.
+_LONGEST_WAY = 50
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -83,6 +85,11 @@ def circles(edges: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def files_meant(after: Iterable[str], files: Container[str]) -> set[str]:
+    """The files that the names in an `after` mean: "web" for "web:0" where that is a copy."""
+    return {one if one in files else one.rpartition(":")[0] for one in after}
+
+
 def _knots(edges: Mapping[str, Iterable[str]]) -> list[set[str]]:
     """The sets of names of which each is reached from each other (Tarjan 1972, without recursion)."""
     index: dict[str, int] = {}
@@ -115,17 +122,19 @@ def _knots(edges: Mapping[str, Iterable[str]]) -> list[set[str]]:
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[name])
                 if low[name] == index[name]:
-                    at = stack.index(name)
-                    knot = {*stack[at:]}
+                    knot = set[str]()
+                    while name not in knot:
+                        knot.add(stack.pop())
                     on_stack -= knot
-                    del stack[at:]
                     if len(knot) > 1 or name in edges[name]:
                         knots.append(knot)
     return knots
 
 
 def _way_back(name: str, edges: Mapping[str, Iterable[str]], group: set[str]) -> tuple[str, ...]:
-    """The shortest way from `name` to itself within its group."""
+    """The shortest way from `name` to itself within its group, or only that there is one."""
+    if len(group) > _LONGEST_WAY:
+        return (name, "…", name)
     ways: list[tuple[str, ...]] = [(name,)]
     seen = {name}
     for way in ways:

@@ -10,7 +10,7 @@ from hashlib import blake2b
 import msgspec
 
 from ..decide.lifecycle import Process, State, Wanted
-from ..decide.order import circles
+from ..decide.order import circles, files_meant
 from ..decide.ready import is_ready
 from ..model.config import Definition, Problem, ProcessConfig, define, file_mark
 from ..model.names import copies_of, printable, problem_with_name
@@ -68,6 +68,7 @@ class Definitions:
         self._candidates: dict[
             str, Definition
         ] = {}  # newest definitions that wait for others, and may do so in a circle
+        self._in_circles: set[str] = set()  # names of files that wait for each other
         self._tangled = False  # whether that is to be found out
         self._companions: dict[str, tuple[Definition, Callable[[ProcessConfig], bool]]] = {}
         self._wanting: dict[str, set[str]] = {}  # name of a companion -> the files that need it
@@ -83,7 +84,8 @@ class Definitions:
     def summary(self) -> dict[str, object]:
         """What of the directory is known: comparable with what `ctl` computes from the files."""
         generation = f"{self._marks % 2**128:032x}"
-        return {"generation": generation, "files": len(self._files), "problems": len(self._problems)}
+        problems = len(self._problems | self._in_circles)
+        return {"generation": generation, "files": len(self._files), "problems": problems}
 
     # reading
 
@@ -123,9 +125,12 @@ class Definitions:
             return set()
         self._tangled = False
         newest = {name: self._candidates.get(name) or file.newest for name, file in self._files.items()}
-        after = {name: self._files_meant(one.config.after) for name, one in newest.items() if one and one.config.after}
+        after = {
+            name: files_meant(one.config.after, self._files) for name, one in newest.items() if one and one.config.after
+        }
         found, concerned = circles(after), set[str]()
-        for name in [*self._candidates, *found, *(name for name, file in self._files.items() if file.circle)]:
+        before, self._in_circles = self._in_circles, set(found)
+        for name in sorted({*self._candidates, *found, *before} & self._files.keys()):
             file = self._files[name]
             circle = " → ".join(map(printable, found[name])) if name in found else ""
             if circle != file.circle:
@@ -139,10 +144,6 @@ class Definitions:
                 self._take(name, file, candidate, now)
                 concerned |= self._processes(name, file) | self._note_needs(name, file.definition)
         return concerned
-
-    def _files_meant(self, after: Iterable[str]) -> set[str]:
-        """The files that the names in an `after` mean: "web" for "web:0" where that is a copy."""
-        return {one if one in self._files else one.rpartition(":")[0] for one in after}
 
     # companions
 

@@ -29,3 +29,10 @@ notify = ServiceMaker(
     "Tells a command or a URL when processes of a colony are not well",
     "ncolony-notify",
 )
+
+health = ServiceMaker(
+    "ncolony health",
+    "ncolony.apps.health",
+    "Answers HTTP requests that ask whether a colony lives and is ready",
+    "ncolony-health",
+)

@@ -1,65 +1,44 @@
-"""crontab: jobs at fixed intervals become schedulers; jobs at times of day wait for cron expressions."""
+"""crontab: each of its lines becomes a process with a `schedule`."""
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from typing import Any, NamedTuple
 
-from . import words
+from . import crons, words
 from .report import MAPPED, NOT_MAPPED, NOTE, Draft, Key, Notes, Refused, Source
 
-_LATER = "a time of day, week or month: cron expressions come in a later version of the scheduler"
+_TIMES = Key(MAPPED, "`schedule.cron`, names of months and days as numbers")
 KEYS: dict[str, Key] = {
-    "minute": Key(MAPPED, "`*`, `*/N` where N divides 60, or one minute: an interval, `--frequency`"),
-    "hour": Key(MAPPED, "`*`, or `*/N` where N divides 24 with one minute: an interval, `--frequency`"),
-    "day of month": Key(NOT_MAPPED, f"{_LATER}; `*` is fine"),
-    "month": Key(NOT_MAPPED, f"{_LATER}; `*` is fine"),
-    "day of week": Key(NOT_MAPPED, f"{_LATER}; `*` is fine"),
+    "minute": _TIMES,
+    "hour": _TIMES,
+    "day of month": _TIMES,
+    "month": _TIMES,
+    "day of week": _TIMES,
     "user": Key(MAPPED, "`uid`, in the format of /etc/crontab"),
-    "command": Key(MAPPED, "`--arg`, run by SHELL; what follows an unescaped `%` is its standard input"),
+    "command": Key(MAPPED, "`args`, run by SHELL; what follows an unescaped `%` is its standard input"),
     "@reboot": Key(NOTE, '`restart` is `"never"`: it runs when the supervisor first starts it, not only after a boot'),
-    "@hourly": Key(MAPPED, "`--frequency=3600`"),
-    "@daily": Key(NOT_MAPPED, _LATER),
-    "@midnight": Key(NOT_MAPPED, _LATER),
-    "@weekly": Key(NOT_MAPPED, _LATER),
-    "@monthly": Key(NOT_MAPPED, _LATER),
-    "@yearly": Key(NOT_MAPPED, _LATER),
-    "@annually": Key(NOT_MAPPED, _LATER),
+    **dict.fromkeys(crons.NICKNAMES, Key(MAPPED, "`schedule.cron`")),
     "SHELL": Key(MAPPED, "the shell that runs the commands below it"),
     "PATH": Key(MAPPED, "`env.PATH`; cron's own is `/usr/bin:/bin`, written out"),
     "HOME": Key(MAPPED, "`env.HOME` and `cwd`"),
     "MAILTO": Key(NOT_MAPPED, "no mail: what a job prints is in the log, `ncolony ctl history` keeps its last lines"),
     "MAILFROM": Key(NOT_MAPPED, "no mail"),
-    "CRON_TZ": Key(NOTE, "intervals know no time zone"),
-    "RANDOM_DELAY": Key(NOT_MAPPED, "the scheduler delays nothing by chance"),
+    "CRON_TZ": Key(MAPPED, "`schedule.timezone` of the jobs below it"),
+    "TZ": Key(NOTE, "`env` of the jobs below it; as in cron, their times are those of the machine, or of CRON_TZ"),
+    "RANDOM_DELAY": Key(NOTE, "`schedule.jitter`, which is another delay for each run"),
     "any other NAME = VALUE": Key(MAPPED, "`env` of the jobs below it"),
 }
-# Without a limit in cron, a job gets a day; the scheduler must be told one.
-_TIMEOUT_S, _GRACE_S = 86_400, 10
+_OVERLAP = "a run that is due while the last one goes on is left out, where cron runs both; see `schedule.overlap`"
 _CRON_PATH = "/usr/bin:/bin"
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-_DAYS = "sun mon tue wed thu fri sat".split()
-_FIELDS: list[tuple[str, int, int, list[str]]] = [
-    ("minute", 0, 59, []),
-    ("hour", 0, 23, []),
-    ("day of month", 1, 31, []),
-    ("month", 1, 12, _MONTHS),
-    ("day of week", 0, 7, _DAYS),
-]
-_NICKNAMES = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
 # Words that begin a command line without being what it is about.
 _NOT_A_NAME = frozenset("cd test [ ] [[ ]] ! if then nice ionice flock exec sudo env command time true sh bash".split())
 _ASSIGNMENT = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z_][A-Za-z0-9_]*)\s*=(.*)""")
+
+
+# Variables that are about the table, and that no job gets.
+_OF_THE_TABLE = ("CRON_TZ", "RANDOM_DELAY")
 
 
 class _Job(NamedTuple):
@@ -71,7 +50,7 @@ class _Job(NamedTuple):
 
 
 def read(path: str, text: str, source: Source, with_user: bool = False) -> None:
-    """Fill `source` with a process for each job that an interval expresses. `with_user`: the format of /etc/crontab."""
+    """Fill `source` with a process for each job. `with_user`: the format of /etc/crontab."""
     env: dict[str, str] = {}
     names: dict[str, int] = {}
     for number, line in enumerate(words.lines(text), 1):
@@ -91,6 +70,8 @@ def read(path: str, text: str, source: Source, with_user: bool = False) -> None:
         names[base] = names.get(base, 0) + 1
         draft.name = base if names[base] == 1 else f"{base}-{names[base]}"
         source.drafts.append(draft)
+    if any("schedule" in draft.config for draft in source.drafts):
+        source.add(NOTE, _OVERLAP, key="runs that overlap")
 
 
 def has_users(text: str) -> bool:
@@ -125,7 +106,7 @@ def _unquoted(value: str) -> str:
 
 def _assign(line: int, name: str, value: str, env: dict[str, str], source: Source) -> None:
     rule = KEYS.get(name, KEYS["any other NAME = VALUE"])
-    if rule.fate == MAPPED:
+    if rule.fate == MAPPED or name in ("TZ", "RANDOM_DELAY"):
         env[name] = value
     elif name == "MAILTO" and not value:
         rule = Key(MAPPED, "")
@@ -142,7 +123,7 @@ def _job(line: int, text: str, with_user: bool) -> _Job:
     if len(parts) < fields + with_user + 1:
         raise Refused("expected five times or @WORD, " + ("a user, " if with_user else "") + "and a command", line)
     when = " ".join(parts[:fields]).lower() if fields == 1 else " ".join(parts[:fields])
-    if fields == 1 and when != "@reboot" and when not in _NICKNAMES:
+    if fields == 1 and when != "@reboot" and when not in crons.NICKNAMES:
         raise Refused("there is no such time", line, when)
     command, stdin = _percent(parts[-1])
     return _Job(line, when, parts[fields] if with_user else "", command, stdin)
@@ -154,50 +135,36 @@ def _percent(text: str) -> tuple[str, str | None]:
     return parts[0].strip(), "\n".join(parts[1:]) + "\n" if len(parts) > 1 else None
 
 
-def _values(text: str, name: str, least: int, most: int, named: list[str], line: int) -> set[int]:
-    """What one of the five fields means."""
-    found: set[int] = set()
-    for part in text.lower().split(","):
-        span, slash, step = part.partition("/")
-        first, dash, last = span.partition("-")
-        try:
-            if span == "*":
-                low, high = least, most
-            else:
-                low = _value(first, least, most, named)
-                high = _value(last, least, most, named) if dash else most if slash else low
-            width = words.whole(step, 1, most) if slash else 1
-        except Refused as refused:
-            raise Refused(f"{name} {text}: {refused.why}", line) from None
-        if high < low:
-            raise Refused(f"{name} {text}: the range ends before it begins", line)
-        found.update(range(low, high + 1, width))
-    return found
+def _schedule(job: _Job, table: dict[str, str]) -> dict[str, Any]:
+    """When a job runs. `table`: the variables that are about the table.
 
-
-def _value(text: str, least: int, most: int, named: list[str]) -> int:
-    return named.index(text) + (1 if named is _MONTHS else 0) if text in named else words.whole(text, least, most)
-
-
-def interval(when: str, line: int = 0) -> int | None:
-    """The seconds between two runs, where all runs are equally far apart and less than a day; else None.
-
-    :raises Refused: when it is no time.
+    :raises Refused: when that cannot be said, or is no time.
     """
-    texts = _NICKNAMES.get(when, when).split()
-    minutes, hours, days, months, weekdays = (
-        _values(text, *field, line) for text, field in zip(texts, _FIELDS, strict=True)
-    )
-    weekdays = {day % 7 for day in weekdays}
-    if len(days) < 31 or len(months) < 12 or len(weekdays) < 7:
-        return None
-    runs = sorted(60 * hour + minute for hour in hours for minute in minutes)
-    gaps = {(after - before) % 1440 for before, after in zip(runs, [*runs[1:], runs[0]], strict=True)}
-    return gaps.pop() * 60 if len(runs) > 1 and len(gaps) == 1 else None
+    if "~" in job.when:
+        raise Refused("a time by chance: write one out, perhaps with `jitter`", job.line, job.when, "", NOT_MAPPED)
+    times = crons.parse(job.when, job.line)
+    try:
+        found: dict[str, Any] = {"cron": crons.render(times)}
+    except Refused as refused:
+        raise Refused(refused.why, job.line, job.when, job.command, NOT_MAPPED) from None
+    zone = table.get("CRON_TZ", "")
+    if zone and not words.is_timezone(zone):
+        raise Refused(f"there is no time zone {zone} here", job.line, "CRON_TZ", zone, NOT_MAPPED)
+    if zone:
+        found["timezone"] = zone
+    if delay := table.get("RANDOM_DELAY", ""):
+        try:
+            minutes = words.whole(delay, 0, 60 * 24)
+        except Refused as refused:
+            raise Refused(refused.why, job.line, "RANDOM_DELAY", delay) from None
+        if minutes:
+            found["jitter"] = 60 * minutes
+    return found
 
 
 def _draft(job: _Job, env: dict[str, str], source: Source) -> Draft:
     shell = env.pop("SHELL", "/bin/sh")
+    table = {key: env.pop(key) for key in _OF_THE_TABLE if key in env}
     if job.stdin is None:
         args = [shell, "-c", job.command]
     else:
@@ -220,15 +187,9 @@ def _draft(job: _Job, env: dict[str, str], source: Source) -> Draft:
     if job.when == "@reboot":
         notes.note(job.line, job.when, job.command, KEYS["@reboot"].text)
         return Draft(name, {"args": args, "env": env, **config, "restart": "never"}, job.line)
-    seconds = interval(job.when, job.line)
-    if seconds is None:
-        raise Refused(_LATER, job.line, job.when, job.command, NOT_MAPPED)
-    options = [f"--arg={word}" for word in args]
-    options += [f"--frequency={seconds}", f"--timeout={_TIMEOUT_S}", f"--grace={_GRACE_S}"]
-    scheduler = [sys.executable, "-m", "twisted", "ncolony-scheduler", *options]
-    why = f"every {seconds} s from the process's start on, not by the clock; runs never overlap, and take a day at most"
-    notes.note(job.line, job.when, job.command, why)
-    return Draft(name, {"args": scheduler, "env": env, **config, "kill_time": _GRACE_S + 5}, job.line)
+    schedule = _schedule(job, table)
+    notes.mapped(job.line, job.when, job.command)
+    return Draft(name, {"args": args, "env": env, **config, "schedule": schedule}, job.line)
 
 
 def _name(command: str) -> str:

@@ -56,11 +56,21 @@ class Process:
     content: dict[str, Any]
     leftovers: list[Leftover] = dataclasses.field(default_factory=list)
 
-    def leave(self, key: str, why: str) -> None:
-        """Note that a key of the file, such as "log.format", is not expressed, or not exactly."""
-        value: Any = self.content
-        for part in [key] if key in value else key.split("."):
-            value = value.get(part, "") if isinstance(value, dict) else ""
+    @property
+    def stop_time(self) -> float:
+        """Seconds from the first signal to SIGKILL; of a job, its own."""
+        schedule = self.config.schedule
+        return self.kill_time if schedule is None or schedule.grace is None else schedule.grace
+
+    def leave(self, key: str, why: str, value: Any = None) -> None:
+        """Note that a key of the file, such as "log.format", is not expressed, or not exactly.
+
+        `value`: the part of its value that is meant, if not all of it.
+        """
+        if value is None:
+            value = self.content
+            for part in [key] if key in value else key.split("."):
+                value = value.get(part, "") if isinstance(value, dict) else ""
         self.leftovers.append(
             Leftover(self.name, key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), why)
         )
@@ -121,7 +131,7 @@ def load(directory: str, chosen: list[str]) -> tuple[list[Process], list[str]]:
             continue
         defined = config_model.define(name, data)
         if isinstance(defined, config_model.Problem):
-            problems.append(f"cannot export {printable(name)}: {defined}")
+            problems.append(f"cannot export {printable(name)}: {printable(str(defined))}")
         elif (why := names.problem_with_name(name)) is not None:
             problems.append(f"cannot export {printable(name)}: {why}")
         else:

@@ -23,7 +23,10 @@ _CLUSTER = (
     " or with SO_REUSEPORT"
 )
 _NODE = "of pm2's own wrapper around Node.js, which is not there"
-_READY = "readiness comes in a later version"
+_READY = (
+    "its process.send('ready') reaches pm2 alone: have it say READY=1 to NOTIFY_SOCKET and set `ready`, or have a port"
+    " or URL asked"
+)
 _SHUT = Key(NOT_MAPPED, "processes get signals, not messages")
 
 KEYS: dict[str, Key] = {
@@ -51,7 +54,10 @@ KEYS: dict[str, Key] = {
     "autorestart": Key(MAPPED, '`restart`: `"always"` or `"never"`'),
     "stop_exit_codes": Key(MAPPED, '`restart` `"on-failure"` with these `success_codes`'),
     "autostart": Key(MAPPED, "`enabled`"),
-    "cron_restart": Key(NOT_MAPPED, "cron expressions come in a later version of the scheduler"),
+    "cron_restart": Key(
+        NOT_MAPPED,
+        "no restarts by the clock: a job that runs `ncolony ctl restart NAME`, with a `schedule`, does that",
+    ),
     "min_uptime": Key(MAPPED, "`threshold`"),
     "max_restarts": Key(MAPPED, "`give_up`: so many failures within `min_uptime` times that"),
     "restart_delay": Key(MAPPED, "`min_restart_delay` and `max_restart_delay`; after a long life there is no wait"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ncolony.model.names import printable
+
+if TYPE_CHECKING:
+    from .unitfile import Unit
 
 MAPPED, NOTE, NOT_MAPPED, ERROR = "mapped", "note", "not mapped", "error"
 # What a value of these keys is, nobody should find in a report.
@@ -59,12 +62,16 @@ class Draft:
 
 @dataclasses.dataclass
 class Source:
-    """One file that is imported: what was found in it and what is to be written for it."""
+    """One file that is imported: what was found in it and what is to be written for it.
+
+    `units` are those of systemd, which are finished when all files were read.
+    """
 
     path: str
     kind: str
     findings: list[Finding] = dataclasses.field(default_factory=list)
     drafts: list[Draft] = dataclasses.field(default_factory=list)
+    units: list[Unit] = dataclasses.field(default_factory=list)
     _known: set[Finding] = dataclasses.field(default_factory=set)
 
     def add(  # one argument per column of the report

@@ -22,7 +22,7 @@ KINDS = ("supervisord", "procfile", "crontab", "system-crontab", "systemd", "pm2
 WRITTEN, UNCHANGED, DIFFERENT = "written", "unchanged", "different"
 _FIELDS = {name: place for place, name in enumerate(config_model.ProcessConfig.__struct_fields__)}
 _MOST_OF_A_NAME = 1000
-_MEAN_NOTHING_EMPTY = frozenset({"env", "env_inherit", "env_file", "group", "log"})
+_MEAN_NOTHING_EMPTY = frozenset({"env", "env_inherit", "env_file", "group", "log", "after", "sockets"})
 
 
 class Written(NamedTuple):
@@ -89,7 +89,7 @@ def kind_of(path: str, text: str) -> str:
     :raises Refused: when that cannot be told.
     """
     name = os.path.basename(path).lower()
-    if name.endswith(".service"):
+    if name.endswith((".service", ".socket", ".timer")):
         return "systemd"
     if re.match(r"procfile(\.|$)", name) or name.endswith(".procfile"):
         return "procfile"
@@ -99,7 +99,7 @@ def kind_of(path: str, text: str) -> str:
         return "pm2"
     if re.search(r"(?m)^\[(program:|supervisord\]|eventlistener:|fcgi-program:|group:)", text):
         return "supervisord"
-    if re.search(r"(?m)^\[Service\]", text):
+    if re.search(r"(?m)^\[(Service|Socket|Timer)\]", text):
         return "systemd"
     if (
         name.startswith("crontab")
@@ -113,7 +113,16 @@ def kind_of(path: str, text: str) -> str:
     raise Refused(f"cannot tell what kind of file this is: say it with --kind {'|'.join(KINDS)}")
 
 
-def settle_names(sources: Iterable[Source]) -> None:
+def settle(sources: list[Source]) -> None:
+    """When all were read: a legal name of its own for every draft, and what the files say of each other."""
+    _settle_names(sources)
+    if found := [unit for source in sources for unit in source.units]:
+        from . import systemd
+
+        systemd.finish(found)
+
+
+def _settle_names(sources: list[Source]) -> None:
     """Give every draft a legal name of its own; what had to change is noted."""
     taken: set[str] = set()
     for source in sources:

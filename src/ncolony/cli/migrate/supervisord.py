@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MOST_INCLUDED = 1000
-_ORDER = "order of start and stop: `after` comes in a later version"
-_EVENTS = "no event listeners: the file `events` of the state directory tells what happens"
+_ORDER = "a number makes no order here: `after` says for whom a process waits, and how far that must be"
+_EVENTS = "no event listeners: `ncolony-notify` sends out what happens, and `ncolony ctl events` shows it"
 
 PROGRAM_KEYS: dict[str, Key] = {
     "command": Key(MAPPED, "`args`, split as supervisord splits it; no shell either"),
@@ -94,7 +94,7 @@ OTHER_SECTIONS: dict[str, Key] = {
     "[rpcinterface:supervisor]": Key(NOTE, "the directories are the interface"),
     "[rpcinterface:x]": Key(NOT_MAPPED, "no plugins run inside the supervisor"),
     "[fcgi-program:x]": Key(
-        NOT_MAPPED, "no shared listening sockets; have the program open its own and import it as a program"
+        NOT_MAPPED, "it takes its socket as standard input, and `sockets` passes it as descriptor 3"
     ),
     "[eventlistener:x]": Key(NOT_MAPPED, _EVENTS),
 }

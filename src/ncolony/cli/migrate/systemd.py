@@ -1,23 +1,24 @@
-"""A systemd *.service file: its one process. Drop-ins beside it are not read, which is said when there are any."""
+"""A systemd *.service file: its one process. Drop-ins beside it are not read, which is said when there are any.
+
+Sockets and timers, and the order of services, are the matter of the other modules whose names begin like this one's.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import units, words
-from .report import MAPPED, NOT_MAPPED, NOTE, Draft, Key, Notes, Refused, Source
+from ncolony.model.conditions import LONGEST_S, READY_TIMEOUT_S, SHORTEST_S
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from . import systemd_order, systemd_socket, systemd_timer, unitfile, units, words
+from .report import MAPPED, NOT_MAPPED, NOTE, Draft, Key, Refused, Source
+from .unitfile import Book, Unit
 
 # The section in which `ncolony export systemd` keeps what systemd has no word for; systemd ignores X- sections.
 OWN_SECTION = "X-NColony"
-_ORDER = Key(NOTE, "order and dependence: `after` comes in a later version")
 _TRIGGER = Key(NOT_MAPPED, "nothing is started because of another process's end")
 _SANDBOX = Key(NOT_MAPPED, "no sandbox: use the program's own, or bwrap, in `args`")
 _CGROUP = Key(NOT_MAPPED, "no resource control by control groups; set it on the supervisor's unit or container")
@@ -26,12 +27,9 @@ _JOURNAL = Key(NOTE, "of the journal: the supervisor's own log is what reaches i
 _DIRECTORIES = Key(NOT_MAPPED, "no directories are made: make it before, or in a shell before the program")
 _CREDENTIALS = Key(NOT_MAPPED, "no credentials directory: `env_secret` puts the content of a file into a variable")
 _TTY = Key(NOT_MAPPED, "no terminal: standard input is /dev/null")
-_CONDITION = Key(NOT_MAPPED, "no conditions; `enabled` is true or false")
-_MANAGER = Key(NOTE, "of systemd's own bookkeeping")
-_WATCHDOG = Key(NOT_MAPPED, "sd_notify, and with it readiness and watchdog, comes in a later version")
-_HOOK = Key(NOT_MAPPED, "no command is run beside the process")
+_CONDITION, _MANAGER, _HOOK = unitfile.NO_CONDITION, unitfile.OF_SYSTEMD, unitfile.NO_HOOK
 _BOOT = Key(NOTE, "every enabled process is started with the supervisor")
-_SOCKETS = Key(NOT_MAPPED, "no sockets are passed")
+_STORE = Key(NOT_MAPPED, "no descriptors are kept or opened for it, but those in `sockets`")
 
 
 def _each(rule: Key, names: str) -> dict[str, Key]:
@@ -40,11 +38,7 @@ def _each(rule: Key, names: str) -> dict[str, Key]:
 
 UNIT_KEYS: dict[str, Key] = {
     **_each(Key(NOTE, "a text for people"), "Description Documentation SourcePath"),
-    **_each(
-        _ORDER,
-        "After Before Requires Requisite Wants BindsTo BindTo PartOf Upholds RequiresOverridable RequisiteOverridable"
-        " RequiresMountsFor WantsMountsFor Conflicts JoinsNamespaceOf",
-    ),
+    **systemd_order.KEYS,
     "StartLimitIntervalSec": Key(MAPPED, "`give_up.within`; 0 means never. The default of 10 s is written out"),
     "StartLimitInterval": Key(MAPPED, "the same, in its older spelling"),
     "StartLimitBurst": Key(MAPPED, "`give_up.failures`. The default of 5 is written out"),
@@ -72,11 +66,14 @@ SERVICE_KEYS: dict[str, Key] = {
     "ExecReload": Key(
         NOTE, "`ncolony ctl signal NAME HUP`, where it is a kill of $MAINPID; other commands are not mapped"
     ),
-    **_each(_HOOK, "ExecStartPost ExecStopPost ExecCondition ExecReloadPost"),
+    "ExecStartPost": Key(
+        NOT_MAPPED, "no command is run beside the process: make it one of its own, `after` this one, with `bind`"
+    ),
+    **_each(_HOOK, "ExecStopPost ExecCondition ExecReloadPost"),
     "Type": Key(
         MAPPED,
-        'simple and exec; oneshot is `restart` `"never"`; of notify and dbus the readiness is missing; '
-        "forking is refused",
+        'simple and exec; notify and notify-reload are `ready.notify`; oneshot is `restart` `"never"`; of dbus the '
+        "readiness is missing; forking is refused",
     ),
     "Restart": Key(
         MAPPED, '`restart`: `"always"`, `"on-failure"` (also for on-abnormal, on-abort, on-watchdog), `"never"` for no'
@@ -90,8 +87,10 @@ SERVICE_KEYS: dict[str, Key] = {
         NOT_MAPPED, "leave the code out of `success_codes`; death by a signal is a failure here"
     ),
     "TimeoutStopSec": Key(MAPPED, "`kill_time`, or the seconds in `stop`; the default of 90 is written out"),
-    "TimeoutSec": Key(MAPPED, "the same; of starts there is no limit"),
-    "TimeoutStartSec": Key(NOTE, "a start takes the time it takes; `rollback_if_not_ready` watches a change"),
+    "TimeoutSec": Key(MAPPED, "TimeoutStartSec and TimeoutStopSec in one"),
+    "TimeoutStartSec": Key(
+        MAPPED, "`ready.timeout` with Type=notify, `schedule.timeout` of a oneshot with a timer; else nothing waits"
+    ),
     "KillMode": Key(
         MAPPED, '`stop_scope`: `"tree"` for control-group, `"process"` for mixed and process; SIGKILL goes to all'
     ),
@@ -122,16 +121,19 @@ SERVICE_KEYS: dict[str, Key] = {
     "IgnoreSIGPIPE": Key(NOTE, "signals have their default effect, so `no` is the rule here"),
     "MemoryMax": Key(NOTE, "`memory_max`: restarted in order, where there the kernel kills"),
     "MemoryLimit": Key(NOTE, "`memory_max`, as MemoryMax"),
-    **_each(_WATCHDOG, "WatchdogSec WatchdogSignal NotifyAccess"),
+    "WatchdogSec": Key(NOTE, "`watchdog`: it is restarted in order, where there SIGABRT ends it"),
+    "WatchdogSignal": Key(NOT_MAPPED, "such a restart begins with the first signal of `stop`, as any other"),
+    "NotifyAccess": Key(NOTE, "whoever was started with the process may tell of it"),
     "RemainAfterExit": Key(NOTE, 'an ended process is EXITED, and stays so with `restart` `"never"`'),
     **_each(Key(NOT_MAPPED, "of programs that go into the background, which must not"), "PIDFile GuessMainPID"),
     "ExitType": Key(NOT_MAPPED, "the process that was started is the one that counts"),
-    "RuntimeMaxSec": Key(NOT_MAPPED, "nothing is restarted because of its age"),
+    "RuntimeMaxSec": Key(NOT_MAPPED, "nothing is restarted because of its age; with a timer it is `schedule.timeout`"),
     "RuntimeRandomizedExtraSec": Key(NOT_MAPPED, "nothing is restarted because of its age"),
+    "Sockets": Key(MAPPED, "`sockets`, where the socket units are imported at the same time"),
+    "NonBlocking": Key(NOT_MAPPED, "set it in the program, on each descriptor"),
     **_each(
-        _SOCKETS,
-        "Sockets NonBlocking FileDescriptorStoreMax FileDescriptorStorePreserve OpenFile"
-        " USBFunctionDescriptors USBFunctionStrings",
+        _STORE,
+        "FileDescriptorStoreMax FileDescriptorStorePreserve OpenFile USBFunctionDescriptors USBFunctionStrings",
     ),
     **_each(
         _MANAGER,
@@ -198,14 +200,21 @@ SERVICE_KEYS: dict[str, Key] = {
     ),
 }
 INSTALL_KEYS: dict[str, Key] = _each(_BOOT, "WantedBy RequiredBy UpheldBy Alias Also DefaultInstance")
-_SECTIONS = {"Unit": UNIT_KEYS, "Service": SERVICE_KEYS, "Install": INSTALL_KEYS}
+_SECTIONS = {
+    "Unit": UNIT_KEYS,
+    "Service": SERVICE_KEYS,
+    "Socket": systemd_socket.KEYS,
+    "Timer": systemd_timer.KEYS,
+    "Install": INSTALL_KEYS,
+}
 
+_NOTIFY = ("notify", "notify-reload")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 _STOP_S, _RESTART_S, _BURST, _INTERVAL_S = 90, 0.1, 5, 10
 # Death by one of these is a success to systemd, and a failure here as long as nothing else is said.
 _CLEAN_SIGNALS = {"SIGHUP", "SIGINT", "SIGTERM", "SIGPIPE"}
 _OF_RESTARTS = frozenset(
-    "RestartSec RestartSteps RestartMaxDelaySec RestartPreventExitStatus SuccessExitStatus StartLimitIntervalSec"
+    "RestartSec RestartSteps RestartMaxDelaySec RestartPreventExitStatus StartLimitIntervalSec"
     " StartLimitInterval StartLimitBurst".split()
 )
 # "infinity" for a time that ours must know: a year.
@@ -221,74 +230,43 @@ _STATUSES = {
 
 
 def read(path: str, text: str, source: Source) -> None:
-    """Fill `source` with the process of a unit.
+    """Fill `source` with the process of a service, or with a socket or timer for one. The rest is done by `finish`.
 
     :raises Refused: when the file as a whole makes no sense.
     """
-    lines = units.parse(text)
-    if not any(line.section == "Service" for line in lines):
-        raise Refused("there is no [Service] section")
-    full = os.path.basename(path).removesuffix(".service")
-    prefix, at, instance = full.partition("@")
-    name = units.unescaped(f"{prefix}-{instance}" if instance else prefix)
-    if not name:
-        raise Refused("the file has no name to call the process by: expected NAME.service")
-    unit = _Unit(lines, units.specifiers(path), Notes(source, name))
+    unit = unitfile.make(path, units.parse(text), source)
+    source.units.append(unit)
+    drop_ins = glob.glob(f"{glob.escape(path)}.d/*.conf")
+    if drop_ins:
+        why = f"drop-ins are not read: {', '.join(sorted(drop_ins))}"
+        source.add(NOT_MAPPED, why, process=unit.notes.process)
+    if unit.kind != "Service":
+        return
+    _, at, instance = os.path.splitext(unit.name)[0].partition("@")
     try:
         _fill(unit, is_template=bool(at and not instance))
     except Refused as refused:
-        source.refuse(refused, name)
+        unit.refuse(refused)
         return
-    _tell(unit)
-    drop_ins = glob.glob(f"{glob.escape(path)}.d/*.conf")
-    if drop_ins:
-        source.add(NOT_MAPPED, f"drop-ins are not read: {', '.join(sorted(drop_ins))}", process=name)
-    source.drafts.append(Draft(name, unit.config))
+    unit.draft = Draft(unit.notes.process, unit.config)
+    source.drafts.append(unit.draft)
 
 
-@dataclasses.dataclass
-class _Unit:
-    """One unit in the making."""
-
-    lines: list[units.Line]
-    known: dict[str, str]
-    notes: Notes
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    told: set[int] = dataclasses.field(default_factory=set)
-
-    def all(self, *keys: str, section: str = "Service") -> list[units.Line]:
-        """The assignments of a key that hold: an empty one takes back those before it."""
-        found: list[units.Line] = []
-        for line in self.lines:
-            if line.section == section and line.key in keys:
-                found = [*found, line] if line.value else []
-        return found
-
-    def get(self, convert: Callable[[str], Any], *keys: str, section: str = "Service") -> Any:
-        """The last value of a key, converted; None when there is none. What is wrong names line, key and value."""
-        lines = self.all(*keys, section=section)
-        return self.use(lines[-1], convert) if lines else None
-
-    def use(self, line: units.Line, convert: Callable[[str], Any]) -> Any:
-        """The value of a line, specifiers resolved, converted."""
-        try:
-            return convert(units.resolve(line.value, self.known))
-        except Refused as refused:
-            raise Refused(refused.why, line.line, line.key, line.value, refused.result) from None
-
-    def each(self, *keys: str) -> Iterable[tuple[units.Line, str]]:
-        """Each word of all assignments of a key."""
-        for line in self.all(*keys):
-            for word in self.use(line, lambda _: units.split(line.value)):  # noqa: B023  (called at once)
-                yield line, self.use(line, lambda _: units.resolve(word, self.known))  # noqa: B023
-
-    def tell(self, fate: str, line: units.Line, why: str) -> None:
-        """Say the fate of a line that is not what the table says."""
-        self.told.add(line.line)
-        self.notes.by_rule(Key(fate, why), line.line, line.key, line.value)
+def finish(found: list[Unit]) -> None:
+    """Bring the units together that were imported together, and say what became of every line."""
+    book = Book(found)
+    systemd_socket.pass_on(book)
+    systemd_timer.pass_on(book)
+    systemd_order.pass_on(book)
+    for unit in found:
+        if unit.refused:
+            continue
+        if unit.kind == "Service":
+            _rest(unit)
+        _tell(unit)
 
 
-def _fill(unit: _Unit, is_template: bool) -> None:
+def _fill(unit: Unit, is_template: bool) -> None:
     own = {line.key: line for line in unit.lines if line.section == OWN_SECTION}
     copies = unit.use(own["Instances"], lambda text: words.whole(text, 0, 10_000)) if "Instances" in own else None
     if copies is not None:
@@ -313,22 +291,67 @@ def _fill(unit: _Unit, is_template: bool) -> None:
     _directory(unit)
     _restarting(unit)
     _stopping(unit)
+    _readiness(unit)
     _limits(unit)
     _output(unit)
 
 
-def _tell(unit: _Unit) -> None:
+def _readiness(unit: Unit) -> None:
+    """`ready` and `watchdog`."""
+    for key in ("TimeoutStartSec", "RuntimeMaxSec"):  # of which more is said when timers are known
+        unit.get(words.span, key)
+    if unit.service_type in _NOTIFY:
+        unit.config["ready"] = {"notify": True}
+        wait = unit.get(words.span, "TimeoutStartSec", "TimeoutSec")
+        if wait is not None and wait != READY_TIMEOUT_S:
+            unit.config["ready"]["timeout"] = words.tidy(min(wait, LONGEST_S) or LONGEST_S)  # 0 is no limit there
+        if unit.service_type == "notify-reload":
+            unit.tell(NOTE, unit.all("Type")[-1], "as notify; a reload is `ncolony ctl signal NAME HUP`")
+    silence = unit.get(words.span, "WatchdogSec")
+    if silence is None:
+        return
+    line = unit.all("WatchdogSec")[-1]
+    if not silence or silence == math.inf:
+        unit.tell(MAPPED, line, "")
+        return
+    if not SHORTEST_S <= silence <= LONGEST_S:
+        raise Refused(f"expected seconds, from {SHORTEST_S:g} to a year", line.line, line.key, line.value)
+    unit.config["watchdog"] = silence
+    if unit.config["restart"] == "never":
+        unit.tell(NOTE, line, "`watchdog`: it is restarted, Restart= or not; there SIGABRT would end it for good")
+    for signal in unit.all("WatchdogSignal")[-1:]:
+        first = unit.config.get("stop", [["TERM"]])[0][0]
+        if unit.use(signal, words.stop_signal) == str(first):
+            unit.tell(MAPPED, signal, "")
+            unit.tell(MAPPED, line, "")
+
+
+def _rest(unit: Unit) -> None:
+    """What can be said of a service only when it is known whether a timer starts it."""
+    times = unit.all("TimeoutStartSec")
+    if "schedule" in unit.config or not times or "ready" in unit.config:
+        return
+    if unit.service_type == "oneshot" and unit.use(times[-1], words.span) not in (0, math.inf):
+        unit.tell(NOT_MAPPED, times[-1], "a process may run as long as it likes; a job has `schedule.timeout`")
+    elif unit.service_type != "oneshot":
+        unit.tell(NOTE, times[-1], "there is no start to wait for: it counts as running when it was executed")
+
+
+def _tell(unit: Unit) -> None:
     """Say of every line what the tables say, where nothing else was said."""
     for line in unit.lines:
         if line.line in unit.told or line.section == OWN_SECTION:
             continue
-        if line.section not in _SECTIONS:
+        if line.section not in ("Unit", unit.kind, "Install"):
             if not line.section.startswith("X-"):
-                unit.notes.lost(line.line, f"{line.section}.{line.key}", line.value, "not a section of a service")
+                why = f"not a section of a {unit.kind.lower()}"
+                unit.notes.lost(line.line, f"{line.section}.{line.key}", line.value, why)
             continue
         rule = _SECTIONS[line.section].get(line.key)
         if rule is None and line.section == "Unit" and line.key.startswith(("Condition", "Assert")):
             rule = _CONDITION
+        if line.section == "Install" and unit.kind != "Service":
+            rule = _MANAGER
         if rule is None and line.key.startswith("X-"):
             rule = _MANAGER
         rule = rule or Key(NOT_MAPPED, "systemd 257 and this importer know no such key")
@@ -338,7 +361,7 @@ def _tell(unit: _Unit) -> None:
 # --- environment and command ---
 
 
-def _environment(unit: _Unit) -> None:
+def _environment(unit: Unit) -> None:
     env: dict[str, str] = {}
     for line, word in unit.each("Environment"):
         name, equals, value = word.partition("=")
@@ -376,7 +399,7 @@ def _environment(unit: _Unit) -> None:
     unit.config["env"] = env
 
 
-def _user_variables(unit: _Unit) -> None:
+def _user_variables(unit: Unit) -> None:
     """What systemd puts into the environment with User=."""
     import pwd
 
@@ -398,8 +421,8 @@ def _user_variables(unit: _Unit) -> None:
             unit.config["env"].setdefault(name, value)
 
 
-def _command(unit: _Unit) -> None:
-    kind = unit.get(str, "Type") or ("dbus" if unit.all("BusName") else "simple")
+def _command(unit: Unit) -> None:
+    kind = unit.service_type
     if kind == "forking":
         line = unit.all("Type")[-1]
         why = "a program must stay in the foreground: import it with the option that keeps it there and Type=simple"
@@ -409,12 +432,12 @@ def _command(unit: _Unit) -> None:
         raise Refused("there is no ExecStart", key="ExecStart")
     if len(main) > 1 and kind != "oneshot":
         raise Refused("more than one command, which only Type=oneshot may have", main[1][0].line, "ExecStart")
-    if kind not in ("simple", "exec", "idle", "oneshot"):
-        unit.tell(
-            NOTE,
-            (unit.all("Type") or unit.all("BusName"))[-1],
-            "counts as running at once: readiness comes in a later version",
-        )
+    if kind == "dbus":
+        why = "counts as running at once: nobody looks for its name on the bus"
+        unit.tell(NOTE, (unit.all("Type") or unit.all("BusName"))[-1], why)
+    elif kind not in ("simple", "exec", "idle", "oneshot", *_NOTIFY):
+        line = unit.all("Type")[-1]
+        raise Refused("there is no such type", line.line, line.key, line.value)
     before = _commands(unit, "ExecStartPre")
     for line, command in [*main, *before]:
         _prefixes(unit, line, command)
@@ -438,7 +461,7 @@ def _unless(command: units.Command) -> str:
     return f"{{ {text} || :; }}" if "-" in command.prefixes else text
 
 
-def _commands(unit: _Unit, key: str) -> list[tuple[units.Line, units.Command]]:
+def _commands(unit: Unit, key: str) -> list[tuple[units.Line, units.Command]]:
     found: list[tuple[units.Line, units.Command]] = []
     for line in unit.all(key):
         try:
@@ -448,7 +471,7 @@ def _commands(unit: _Unit, key: str) -> list[tuple[units.Line, units.Command]]:
     return found
 
 
-def _prefixes(unit: _Unit, line: units.Line, command: units.Command) -> None:
+def _prefixes(unit: Unit, line: units.Line, command: units.Command) -> None:
     if "@" in command.prefixes:
         if len(command.words) < 2:
             raise Refused("with @, argv[0] must follow", line.line, line.key, line.value)
@@ -464,7 +487,7 @@ def _prefixes(unit: _Unit, line: units.Line, command: units.Command) -> None:
             unit.tell(NOT_MAPPED, line, "with + or !, run as the user of the process nevertheless")
 
 
-def _directory(unit: _Unit) -> None:
+def _directory(unit: Unit) -> None:
     def place(text: str) -> str:
         path = text.removeprefix("-")
         if path == "~":
@@ -485,7 +508,7 @@ def _directory(unit: _Unit) -> None:
 # --- restarting and stopping ---
 
 
-def _restarting(unit: _Unit) -> None:
+def _restarting(unit: Unit) -> None:
     policy = unit.get(str, "Restart") or "no"
     line = (unit.all("Restart") or [units.Line("Service", "Restart", "", 0)])[-1]
     if policy == "on-success":
@@ -500,8 +523,8 @@ def _restarting(unit: _Unit) -> None:
         unit.config.update(restart="on-failure", success_codes=sorted(set(prevent)))
     else:
         unit.config["restart"] = restart
-        codes = sorted({0, *success, *prevent})
-        if restart == "on-failure" and codes != [0]:
+        codes = sorted({0, *success, *(prevent if restart == "on-failure" else ())})
+        if restart != "always" and codes != [0]:
             unit.config["success_codes"] = codes
     forced = [word for _, word in unit.each("RestartForceExitStatus")]
     if restart == "on-failure" and forced and set(forced) <= _CLEAN_SIGNALS:
@@ -533,7 +556,7 @@ def _restarting(unit: _Unit) -> None:
         unit.config["give_up"] = {"failures": min(count, 1000), "within": min(interval, _LONGEST_S)}
 
 
-def _statuses(unit: _Unit, key: str) -> list[int]:
+def _statuses(unit: Unit, key: str) -> list[int]:
     found = []
     for line, word in unit.each(key):
         if word.isascii() and word.isdigit() and int(word) <= 255:
@@ -545,7 +568,7 @@ def _statuses(unit: _Unit, key: str) -> list[int]:
     return found
 
 
-def _stopping(unit: _Unit) -> None:
+def _stopping(unit: Unit) -> None:
     wait = unit.get(words.span, "TimeoutStopSec", "TimeoutSec")
     wait = _STOP_S if wait is None else min(wait, _LONGEST_S)
     first = unit.get(words.stop_signal, "KillSignal") or "TERM"
@@ -585,7 +608,7 @@ def _stopping(unit: _Unit) -> None:
 # --- limits and output ---
 
 
-def _limits(unit: _Unit) -> None:
+def _limits(unit: Unit) -> None:
     limits: dict[str, Any] = {}
     for name in _LIMITS:
         small = name.lower()
@@ -609,7 +632,7 @@ def _limits(unit: _Unit) -> None:
             unit.config["memory_max"] = unit.use(line, words.size)
 
 
-def _output(unit: _Unit) -> None:
+def _output(unit: Unit) -> None:
     out, err = _stream(unit, "StandardOutput"), _stream(unit, "StandardError")
     log: dict[str, Any] = {}
     if out.startswith("/"):
@@ -627,7 +650,7 @@ def _output(unit: _Unit) -> None:
             unit.tell(NOT_MAPPED, line, _TTY.text)
 
 
-def _stream(unit: _Unit, key: str) -> str:
+def _stream(unit: Unit, key: str) -> str:
     """Where a stream goes: a path, "log", "null" or "inherit"."""
     lines = unit.all(key)
     if not lines:

@@ -1,4 +1,4 @@
-"""Config files as Kubernetes manifests: a Deployment or Job each, and kustomization.yaml, which lists them.
+"""Config files as Kubernetes manifests: a Deployment, Job or CronJob each, and kustomization.yaml, which lists them.
 
 The emitter knows mappings, lists and plain values. Every text is written in double quotes, so none is ever taken for
 a number, a truth or a date.
@@ -12,13 +12,14 @@ import re
 import signal
 from typing import Any
 
+from . import probes
 from .leaving import Output, Process, each, label
 from .report import Refused
 
 PLACEHOLDER = "SET-THE-IMAGE"
 _HANDLED = frozenset(
     "args env env_inherit uid gid cwd group enabled restart success_codes threshold kill_time stop instances"
-    " memory_max env_file env_secret give_up".split()
+    " memory_max env_file env_secret give_up ready check schedule".split()
 )
 _NODE = "a setting of the node or of the image"
 _WHY = {
@@ -33,8 +34,13 @@ _WHY = {
     "on_exit": "no counterpart",
     "on_give_up": "no counterpart",
     "log": "the container's output is the log",
+    "after": "no order between pods: an init container that waits, or the program itself, does that",
+    "watchdog": "the kubelet is told nothing, it asks: see livenessProbe",
+    "sockets": "nothing is passed: a Service, and a port that the program opens",
     "rollback_if_not_ready": "kubectl rollout undo; progressDeadlineSeconds only reports",
 }
+# How late the run of a CronJob may begin; below ten seconds the controller might miss it.
+_DEADLINE_S = 60
 # A Job that is tried again and again: the most that the field holds.
 _FOR_EVER = 2**31 - 1
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
@@ -67,13 +73,15 @@ def _manifest(process: Process, images: dict[str, str], name: str) -> list[Outpu
         else:
             process.leave("group", f"{group}: not the name of a label")
     spec: dict[str, Any] = {
-        "terminationGracePeriodSeconds": math.ceil(process.kill_time),
+        "terminationGracePeriodSeconds": math.ceil(process.stop_time),
         "containers": [_container(process, images, name)],
     }
     if process.stop_signal != signal.SIGTERM or len(config.stop or ()) > 1:
         process.leave("stop", "one signal only, SIGTERM unless the image says otherwise with STOPSIGNAL")
     template = {"metadata": {"labels": labels}, "spec": spec}
-    if config.restart == "always":
+    if config.schedule is not None:
+        kind, body = "CronJob", _cron_job(process, template)
+    elif config.restart == "always":
         kind, body = "Deployment", _deployment(process, name, template)
     else:
         kind, body = "Job", _job(process, template)
@@ -124,6 +132,40 @@ def _job(process: Process, template: dict[str, Any]) -> dict[str, Any]:
     return {**body, "template": template}
 
 
+def _cron_job(process: Process, template: dict[str, Any]) -> dict[str, Any]:
+    config, schedule = process.config, process.config.schedule
+    assert schedule is not None
+    cron = probes.five_fields(process)
+    body: dict[str, Any] = {"schedule": cron}
+    if schedule.timezone is not None:
+        body["timeZone"] = schedule.timezone
+    elif schedule.cron is not None:
+        process.leave("schedule.timezone", "the time zone of the controller counts, which is mostly UTC: set timeZone")
+    body["concurrencyPolicy"] = "Replace" if schedule.overlap == "replace" else "Forbid"
+    if schedule.overlap == "queue":
+        process.leave("schedule.overlap", "a run that is due while the last one goes on comes late or never")
+    if not schedule.catch_up:
+        # Without a deadline, the controller makes up for what it missed.
+        body["startingDeadlineSeconds"] = _DEADLINE_S
+    if not config.enabled:
+        body["suspend"] = True
+    job: dict[str, Any] = {"backoffLimit": schedule.retries}
+    if schedule.timeout is not None:
+        job["activeDeadlineSeconds"] = math.ceil(schedule.timeout)
+        if schedule.retries:
+            process.leave("schedule.timeout", "activeDeadlineSeconds is that of all tries together")
+    if config.success_codes != (0,):
+        process.leave("success_codes", "0 alone is a success")
+    for key in ("give_up", "threshold"):
+        if key in process.content:
+            process.leave(key, "not heeded of a job")
+    for key in ("jitter", "retry_delay", "late_after"):
+        if key in process.content.get("schedule", {}):
+            process.leave(f"schedule.{key}", "the controller has its own ways")
+    template["spec"]["restartPolicy"] = "Never"
+    return {**body, "jobTemplate": {"spec": {**job, "template": template}}}
+
+
 def _literal(text: str) -> str:
     """Text in which $(NAME) is no variable."""
     return text.replace("$", "$$")
@@ -167,6 +209,7 @@ def _container(process: Process, images: dict[str, str], name: str) -> dict[str,
         found["resources"] = {"limits": {"memory": str(config.most_memory)}}
     if context := _context(process):
         found["securityContext"] = context
+    found.update(probes.of_kubelet(process))
     return found
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import signal
-from typing import Any
 
+from . import probes
+from .hcl import Block, Verbatim
 from .leaving import Output, Process, each, label
 from .report import Refused
 
 _HANDLED = frozenset(
     "args env env_inherit uid cwd enabled restart success_codes kill_time stop instances memory_max give_up log"
-    " min_restart_delay oom_score_adj env_file env_secret".split()
+    " min_restart_delay oom_score_adj env_file env_secret ready check schedule".split()
 )
 _WHY = {
     "gid": "the group is the user's own",
@@ -27,47 +27,15 @@ _WHY = {
     "stop_scope": "the driver ends everything that the task started",
     "on_exit": "no counterpart",
     "on_give_up": "no counterpart",
+    "after": "no order between jobs; in one group, a lifecycle block lets a task run before the others",
+    "watchdog": "nothing is told, Nomad asks: see check",
+    "sockets": "nothing is passed: a network block names the ports, and the program opens them",
     "rollback_if_not_ready": "an update block with auto_revert does that",
 }
 # Nomad refuses a shorter interval than 5 s, and one in which the attempts with their delays have no room.
 _SHORTEST_S = 5
 _ATTEMPTS = 10
 _MIB = 1 << 20
-
-
-class Block:
-    """A block of HCL: its words, its attributes and the blocks in it, in order."""
-
-    def __init__(self, *words: str) -> None:
-        self.words = words
-        self.content: list[tuple[str, Any] | Block] = []
-
-    def set(self, key: str, value: Any) -> None:
-        """Add an attribute."""
-        self.content.append((key, value))
-
-    def block(self, *words: str) -> Block:
-        """Add a block in this one."""
-        inner = Block(*words)
-        self.content.append(inner)
-        return inner
-
-    def lines(self, indent: str = "") -> list[str]:
-        """The text of it."""
-        kind, *names = self.words
-        found = [f"{indent}{' '.join([kind, *map(text, names)])} {{"]
-        for one in self.content:
-            if isinstance(one, Block):
-                found += one.lines(indent + "  ")
-            else:
-                found.append(f"{indent}  {one[0]} = {_value(one[1], indent + '  ')}")
-        return [*found, f"{indent}}}"]
-
-
-class Verbatim(str):
-    """Text in which ${…} is meant as Nomad's."""
-
-    __slots__ = ()
 
 
 def export(processes: list[Process], problems: list[str], driver: str) -> list[Output]:
@@ -80,13 +48,17 @@ def export(processes: list[Process], problems: list[str], driver: str) -> list[O
 def _job(process: Process, driver: str, name: str) -> list[Output]:
     config = process.config
     job = Block("job", name)
-    job.set("type", "service" if config.restart == "always" else "batch")
+    is_service = config.restart == "always" and config.schedule is None
+    job.set("type", "service" if is_service else "batch")
+    if config.schedule is not None:
+        _periodic(process, job)
     group = job.block("group", name)
     count = 1 if config.instances is None else config.instances
-    group.set("count", count if config.enabled else 0)
-    if not config.enabled:
+    group.set("count", count if config.enabled or config.schedule is not None else 0)
+    if not config.enabled and config.schedule is None:
         process.leave("enabled", "count is 0")
     _restart(process, group)
+    probes.of_nomad(process, group, name)
     task = group.block("task", name)
     task.set("driver", driver)
     if config.uid is not None:
@@ -100,9 +72,54 @@ def _job(process: Process, driver: str, name: str) -> list[Output]:
     return [Output(f"{name}.nomad.hcl", "\n".join([*head, *job.lines()]) + "\n")]
 
 
+def _periodic(process: Process, job: Block) -> None:
+    schedule = process.config.schedule
+    assert schedule is not None
+    periodic = job.block("periodic")
+    cron = probes.cron_of(process)
+    # With seconds there must be years as well: with six fields it would take the last for one.
+    periodic.set("cron", f"{cron} *" if len(cron.split()) == 6 else cron)
+    if schedule.timezone is not None:
+        periodic.set("time_zone", schedule.timezone)
+    elif schedule.cron is not None:
+        process.leave("schedule.timezone", "UTC counts, unless time_zone says otherwise")
+    periodic.set("prohibit_overlap", True)
+    if not process.config.enabled:
+        periodic.set("enabled", False)
+    if schedule.overlap != "skip":
+        process.leave("schedule.overlap", "a run that is due while the last one goes on is left out")
+    if schedule.timeout is not None:
+        process.leave("schedule.timeout", "no such limit: use timeout(1) in args")
+    if not schedule.catch_up:
+        process.leave("schedule.catch_up", "one run makes up for those that were missed without servers")
+    for key in ("jitter", "late_after"):
+        if key in process.content.get("schedule", {}):
+            process.leave(f"schedule.{key}", "no counterpart")
+
+
+def _restart_of_job(process: Process, restart: Block) -> None:
+    schedule = process.config.schedule
+    assert schedule is not None
+    delay = math.ceil(schedule.retry_delay)
+    restart.set("attempts", schedule.retries)
+    if schedule.retries:
+        restart.set("interval", "24h")
+        restart.set("delay", f"{delay}s")
+        process.leave("schedule.retry_delay", "the delay does not grow")
+    restart.set("mode", "fail")
+    if process.config.success_codes != (0,):
+        process.leave("success_codes", "0 alone is a success")
+
+
 def _restart(process: Process, group: Block) -> None:
     config = process.config
     restart = group.block("restart")
+    if config.schedule is not None:
+        _restart_of_job(process, restart)
+        for key in ("give_up", "min_restart_delay"):
+            if key in process.content:
+                process.leave(key, "not heeded of a job")
+        return
     if config.restart == "never":
         restart.set("attempts", 0)
         restart.set("mode", "fail")
@@ -137,7 +154,7 @@ def _stop(process: Process, task: Block) -> None:
         task.set("kill_signal", signal.Signals(number).name)
     except ValueError:
         raise Refused(f"Nomad has no name for signal {number}", key="stop") from None
-    task.set("kill_timeout", f"{math.ceil(process.kill_time * 1000)}ms")
+    task.set("kill_timeout", f"{math.ceil(process.stop_time * 1000)}ms")
 
 
 def _program(process: Process, task: Block, driver: str) -> None:
@@ -190,27 +207,3 @@ def _resources(process: Process, task: Block) -> None:
     for key in process.content.get("log", {}):
         if key not in ("max_bytes", "keep"):
             process.leave(f"log.{key}", "output is in files of Nomad's: nomad alloc logs")
-
-
-# --- HCL ---
-
-
-def text(value: str) -> str:
-    """A quoted text of HCL, in which ${ and %{ are no templates."""
-    quoted = json.dumps(value, ensure_ascii=False)
-    # HCL knows \n, \r, \t, \", \\ and \u; JSON's \b and \f it does not.
-    quoted = re.sub(r"\\(\\|b|f)", lambda found: {"\\": "\\\\", "b": "\\u0008", "f": "\\u000c"}[found[1]], quoted)
-    if not isinstance(value, Verbatim):
-        quoted = re.sub(r"([$%])(?=\{)", r"\1\1", quoted)
-    return quoted
-
-
-def _value(value: Any, indent: str) -> str:
-    if isinstance(value, str):
-        return text(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(one, indent) for one in value) + "]"
-    if isinstance(value, dict):  # a map, whose keys may be any text, not a block
-        lines = [f"{indent}  {text(key)} = {_value(one, indent)}" for key, one in value.items()]
-        return "\n".join(["{", *lines, f"{indent}}}"])
-    return json.dumps(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -155,6 +156,28 @@ def _quoted(one: str) -> str:
     return f"\\x{ord(one):02x}" if ord(one) < 128 else f"\\U{ord(one):08x}"
 
 
+def escaped(text: str) -> str:
+    """`text` in which no % begins a specifier."""
+    return text.replace("%", "%%")
+
+
+def path(text: str, directory: str | None) -> str | None:
+    """A path, relative to a directory, made absolute, if a unit can hold it without quotes; else None."""
+    whole = text if text.startswith("/") else f"{directory or ''}/{text}"
+    if not whole.startswith("/") or (not text.startswith("/") and not directory):
+        return None
+    whole = os.path.normpath(whole).replace("//", "/")
+    fine = whole.isprintable() and whole.strip() == whole and not whole.endswith("\\")
+    return whole if fine else None
+
+
+def seconds(value: float) -> str:
+    """A time span to the microsecond, which is what systemd counts in."""
+    if value == 0:
+        return "0"
+    return f"{math.ceil(value * 1e6)}us" if value != int(value) else str(int(value))
+
+
 def unit_name(name: str) -> str:
     """A process's name as the name of a unit, without ".service"; what a unit cannot be called is escaped."""
     safe = "".join(
@@ -174,7 +197,7 @@ def unescaped(name: str) -> str:
 def specifiers(path: str) -> dict[str, str]:
     """What each specifier means in the unit of this path, where that can be known here."""
     full = os.path.basename(path)
-    stem = full.removesuffix(".service")
+    stem = re.sub(r"\.(service|socket|timer)$", "", full)
     prefix, at, instance = stem.partition("@")
     of_user = "/systemd/user/" in os.path.abspath(path)
     home = os.path.expanduser("~") if of_user else "/root"

@@ -138,6 +138,17 @@ def home_of(user: int | str | None) -> str | None:
         return None
 
 
+def is_timezone(text: str) -> bool:
+    """Whether this machine knows a time zone of this name, such as "Europe/Berlin" or "UTC"."""
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo(text)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
+
+
 def stop_signal(text: str) -> str:
     """A signal's short name, "INT" for "SIGINT" and "2"; "RTMIN+3" as a number.
 
