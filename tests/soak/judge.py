@@ -148,12 +148,12 @@ def judge_runs(
         step, phase = 60.0, (player.cron_second - offset) % 60.0
     slots = Counter(math.floor((at - phase + _EARLY_S) / step) for at in times)
     runs = Runs()
-    if not slots:
+    if player.every is not None and not times:
         runs.missed, runs.faults = 1, [f"{player.name} never ran"]
         return runs
     for at in times:
         runs.latest = max(runs.latest, (at - phase) % step if (at - phase) % step < step - _EARLY_S else 0.0)
-    first = min(min(slots), math.ceil((since - phase) / step))
+    first = min([*slots, math.ceil((since - phase) / step)])
     for slot in range(first, math.floor((until - phase) / step)):
         due = phase + slot * step
         runs.due += 1
