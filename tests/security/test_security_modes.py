@@ -21,7 +21,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 # What is there at special times only.
 RARE = {"events.old", "ending", "shutdown.lock"}
 # What other programs make; their own tests look at it.
-OF_OTHERS = {"notify-to", "notify-to/RECEIVER.json", "notify-to/RECEIVER.json.lock"}
+OF_OTHERS = {"notify-to", "notify-to/RECEIVER.json", "notify-to/RECEIVER.json.lock", "jobs", "jobs/.lock", "jobs/NAME"}
 pytestmark = needs_root
 
 

@@ -34,7 +34,7 @@ from ..system.wake import Watcher
 from . import letters
 from .alerting import Desk, Facts, Plan
 from .receivers import Command, Outcome, Receiver, Web, has_tls, parse_header, parse_url, trust
-from .scheduler import Signals
+from .scheduler.signals import Signals
 
 _log = Logger(namespace="ncolony.notify")
 
