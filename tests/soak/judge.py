@@ -12,8 +12,6 @@ from soak.cast import Player
 
 # A start is in the ledger so much later than it was due, at least: the shell has to come up.
 _EARLY_S = 0.3
-# Runs this close to their time are on time: by them the times of an `every` are known.
-_PROMPT_S = 0.5
 
 
 @dataclass
@@ -119,14 +117,9 @@ class Runs:
 
 
 def phase_of(times: Sequence[float], every: float) -> float:
-    """The phase in which the most runs were on time: what is due every so often is due then."""
+    """The phase of what is due every so often: the one by which the runs are late by the least, since none is early."""
     phases = sorted(at % every for at in times)
-    wrapped = [*phases, *(phase + every for phase in phases)]
-
-    def prompt(begin: float) -> int:
-        return sum(begin <= phase <= begin + _PROMPT_S for phase in wrapped)
-
-    return max(phases, key=prompt, default=0.0)
+    return min(phases, key=lambda phase: sum((at - phase) % every for at in times), default=0.0)
 
 
 def judge_runs(
