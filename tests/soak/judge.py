@@ -115,6 +115,11 @@ class Runs:
     latest: float = 0.0
     faults: list[str] = field(default_factory=list)
 
+    def miss(self, player: Player, due: float) -> None:
+        """It should have run then."""
+        self.missed += 1
+        self.faults.append(f"{due:.2f} {player.name} did not run for this time")
+
 
 def phase_of(times: Sequence[float], every: float) -> float:
     """The phase of what is due every so often: the one by which the runs are late by the least, since none is early."""
@@ -147,19 +152,25 @@ def judge_runs(
     for at in times:
         runs.latest = max(runs.latest, (at - phase) % step if (at - phase) % step < step - _EARLY_S else 0.0)
     first = min([*slots, math.ceil((since - phase) / step)])
+    owed: list[float] = []  # due in a disturbance, and not yet seen
     for slot in range(first, math.floor((until - phase) / step)):
-        due = phase + slot * step
+        due, here = phase + slot * step, slots[slot]
         runs.due += 1
-        if slots[slot] > 1:
-            runs.doubled += slots[slot] - 1
-            runs.faults.append(f"{due:.2f} {player.name} ran {slots[slot]} times for this time")
-        elif not slots[slot]:
-            disturbed = any(begin <= due <= end for begin, end in disturbances)
-            if disturbed and not player.catches_up:
-                runs.left_out += 1
-            else:
-                runs.missed += 1
-                runs.faults.append(f"{due:.2f} {player.name} did not run for this time")
+        if not here and any(begin <= due <= end for begin, end in disturbances):
+            owed.append(due)
+        elif not here:
+            runs.miss(player, due)
+        elif here > (allowed := 1 + len(owed[:1])):
+            runs.doubled += here - allowed
+            runs.faults.append(f"{due:.2f} {player.name} ran {here} times for this time")
+        if here:
+            # One run makes up for all that were due; where that is not asked for, none need.
+            for time in owed if here == 1 else []:
+                if player.catches_up:
+                    runs.miss(player, time)
+                else:
+                    runs.left_out += 1
+            owed.clear()
     return runs
 
 
