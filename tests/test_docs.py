@@ -108,24 +108,29 @@ def test_options_of_subcommands_are_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "name"),
+    ("modules", "name"),
     [
-        ("ncolony.service", "running"),
-        ("ncolony.apps.scheduler", "scheduler"),
-        ("ncolony.apps.syslog", "logs"),
-        ("ncolony.apps.health", "hearts"),
+        (("ncolony.service",), "running"),
+        (("ncolony.apps.scheduler",), "scheduler"),
+        (("ncolony.apps.syslog",), "logs"),
+        (("ncolony.apps.jobs",), "jobs"),
+        (("ncolony.apps.health",), "hearts"),
+        (("ncolony.apps.notify",), "notify"),
+        (("ncolony.apps.checks.service", "ncolony.beatcheck", "ncolony.httpcheck"), "health"),
     ],
-    ids=["ncolony", "scheduler", "syslog", "health"],
+    ids=["ncolony", "scheduler", "syslog", "jobs", "health", "notify", "checks"],
 )
-def test_plugin_options_are_explained(module: str, name: str) -> None:
+def test_plugin_options_are_explained(modules: tuple[str, ...], name: str) -> None:
     """Every option of the supervisor and of each other plugin has a row on its page, short form included."""
     import importlib
 
-    options = importlib.import_module(module).Options()
     cells = in_code(first_cells(page(name)))
     documented = {word for cell in cells for word in cell.split() if word.startswith("-")}
-    wanted = {f"--{option.rstrip('=')}" for option in options.longOpt}
-    wanted |= {f"-{letter}" for letter in options.shortOpt.replace(":", "")}
+    wanted = set()
+    for module in modules:
+        options = importlib.import_module(module).Options()
+        wanted |= {f"--{option.rstrip('=')}" for option in options.longOpt}
+        wanted |= {f"-{letter}" for letter in options.shortOpt.replace(":", "")}
     assert wanted - {"--help", "--version", "-h"} == {
         option for option in documented if not option.startswith("--log-f")
     }

@@ -21,6 +21,10 @@ from twisted.python.usage import UsageError
 
 from ncolony import schedulelib
 from ncolony.apps import scheduler
+from ncolony.apps.scheduler.output import OVERFULL, BareOutput, Lines
+from ncolony.apps.scheduler.performer import Scheduler
+from ncolony.apps.scheduler.run import Run, somebody_lives
+from ncolony.decide.schedule import Rules
 
 LONG = "3600"
 
@@ -439,9 +443,9 @@ def test_a_reader_that_does_not_read_holds_up_no_timeout_and_no_stop(start: Star
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=5))
 def test_how_the_bytes_are_cut_makes_no_difference(data: bytes, cuts: list[int]) -> None:
     """The same bytes give the same lines however they arrive, and no line has a line end in it."""
-    whole = scheduler.Lines()
+    whole = Lines()
     expected = [*whole.feed(data), *whole.end()]
-    parts, lines, last = scheduler.Lines(), [], 0
+    parts, lines, last = Lines(), [], 0
     for cut in [*sorted(cuts), len(data)]:
         lines += parts.feed(data[last:cut])
         last = max(last, cut)
@@ -461,7 +465,7 @@ def test_how_the_bytes_are_cut_makes_no_difference(data: bytes, cuts: list[int])
 )
 def test_long_lines_are_split_between_characters(data: bytes, lengths: list[int]) -> None:
     """A line longer than 64 KiB comes in pieces that lose nothing and break no character."""
-    lines = scheduler.Lines()
+    lines = Lines()
     assert [len(line) for line in [*lines.feed(data), *lines.end()]] == lengths
 
 
@@ -501,7 +505,8 @@ def test_options_are_parsed() -> None:
     """Fractions are numbers, a grace of 0 is allowed, and words keep their order."""
     options = scheduler.Options()
     options.parseOptions(["--arg=a", "--arg", "-b", "--frequency=0.5", "--timeout=1e1", "--grace=0"])
-    assert dict(options) == {"args": ["a", "-b"], "frequency": 0.5, "timeout": 10.0, "grace": 0.0}
+    expected = {"args": ["a", "-b"], "frequency": 0.5, "timeout": 10.0, "grace": 0.0}
+    assert {name: options[name] for name in expected} == expected
 
 
 def test_words_that_belong_nowhere_are_refused() -> None:
@@ -588,13 +593,13 @@ def test_a_run_ends_with_and_without_pidfds(
 ) -> None:
     """A run's end is noticed and told the same way where the system has no pidfds, and no descriptor is left open."""
     output = Collected()
-    runs: list[scheduler.Run] = []
+    runs: list[Run] = []
     before = set(os.listdir("/proc/self/fd"))
 
     def begin() -> None:
         # A quick command must not be caught by a timeout that another one waits for.
         timeout = 0.2 if "exec sleep" in script else 1.5 if "sleep" in script else 60.0
-        run = scheduler.Run(reactor, output, ["sh", "-c", script], timeout, 60.0, use_pidfd=use_pidfd)
+        run = Run(reactor, output, ["sh", "-c", script], timeout, 60.0, use_pidfd=use_pidfd)
         runs.append(run)
         run.done.addCallback(lambda _: reactor.stop())
 
@@ -602,7 +607,7 @@ def test_a_run_ends_with_and_without_pidfds(
     run(reactor)
     assert (output.seen, output.problems) == (lines, problems)
     assert set(os.listdir("/proc/self/fd")) == before
-    assert not scheduler._somebody_lives(runs[0].pid)
+    assert not somebody_lives(runs[0].pid)
 
 
 def test_a_run_that_still_goes_on_is_not_doubled(reactor: Any, tmp_path: Path) -> None:
@@ -610,7 +615,7 @@ def test_a_run_that_still_goes_on_is_not_doubled(reactor: Any, tmp_path: Path) -
     output = Collected()
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    service = scheduler.Scheduler(reactor, output, ["sh", "-c", f"echo run; read x <{gate}"], 0.02, 3600, 3600)
+    service = Scheduler(reactor, output, ["sh", "-c", f"echo run; read x <{gate}"], Rules(every=0.02), 3600, 3600)
     skips: list[int] = []
     publisher: Any = globalLogPublisher
     with open(gate, "r+b", buffering=0) as holder:
@@ -641,7 +646,7 @@ def test_zombies_are_nobody(ended: bool) -> None:
         if ended:
             child.stdin.close()
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert scheduler._somebody_lives(child.pid) is not ended
+        assert somebody_lives(child.pid) is not ended
     finally:
         child.stdin.close()
         child.wait()
@@ -659,7 +664,7 @@ def test_timers_follow_the_monotonic_clock(reactor: Any) -> None:
 
 def test_stopping_twice_or_before_the_start_is_fine(reactor: Any) -> None:
     """A service that never began a run stops at once."""
-    service = scheduler.Scheduler(reactor, Collected(), ["true"], 1, 1, 1)
+    service = Scheduler(reactor, Collected(), ["true"], Rules(every=1), 1, 1)
     service.startService()
     fired: list[object] = []
     service.stopService().addCallback(fired.append)
@@ -699,9 +704,9 @@ def close_all(*fds: int) -> None:
 def test_a_slow_reader_presses_back_on_the_command(reactor: Any) -> None:
     """While nobody reads, no more of the command's output is taken than is bounded; once somebody does, all comes."""
     read, write = os.pipe()
-    output = scheduler.BareOutput(reactor, write)
+    output = BareOutput(reactor, write)
     code = "import os; [os.write(1, b'%08d\\n' % number * 1000) for number in range(400)]; os.write(1, b'end\\n')"
-    service = scheduler.Scheduler(reactor, output, [sys.executable, "-ISc", code], 3600, 3600, 3600)
+    service = Scheduler(reactor, output, [sys.executable, "-ISc", code], Rules(every=3600), 3600, 3600)
     reader = Reader(reactor, read, until=b"end\n")
     waiting = [0] * 10
 
@@ -717,14 +722,14 @@ def test_a_slow_reader_presses_back_on_the_command(reactor: Any) -> None:
     run(reactor)
     service.stopService()
     close_all(read, write, output.fileno())
-    assert max(waiting) < scheduler.OVERFULL
+    assert max(waiting) < OVERFULL
     assert reader.data == b"".join(b"%08d\n" % number * 1000 for number in range(400)) + b"end\n"
 
 
 def test_last_words_that_nobody_reads_go_nowhere(reactor: Any) -> None:
     """Where nobody reads, the end is not waited for without bound, and nothing written afterwards can block."""
     read, write = os.pipe()
-    output = scheduler.BareOutput(reactor, write)
+    output = BareOutput(reactor, write)
     while not output.full:
         output.lines("stdout", ["x" * 1000])
     reactor.callWhenRunning(lambda: output.finish().addBoth(lambda _: reactor.stop()))
@@ -736,7 +741,7 @@ def test_last_words_that_nobody_reads_go_nowhere(reactor: Any) -> None:
 def test_slow_standard_output_drops_and_counts_only_past_its_bound(reactor: Any) -> None:
     """A reader that comes back gets what waited, then one line that counts what was dropped."""
     read, write = os.pipe()
-    output = scheduler.BareOutput(reactor, write)
+    output = BareOutput(reactor, write)
     line = "x" * 65000
     count = 0
     while not output._dropped:

@@ -375,6 +375,8 @@ def rows_of_jobs() -> list[Row]:
         Row(State.EXITED, plain, begun(policy=POLICY), Spawn(8), given=job, note="no job any more"),
         Row(State.WAITING, other, {"policy": JOB}, note="becomes a job"),
         Row(State.STOPPED, Start(), begun(restarts=0), Spawn(8), given=job, note="of a job"),
+        Row(State.STOPPED, Stop(), {"reason": Stop().reason}, given=job, note="of a job"),
+        Row(State.STOPPED, Stop("the colony was stopped"), SAME, given=job, note="of a job, with all", now=LATE),
         Row(State.STOPPING, other, {"policy": JOB}, given=job, note="another job"),
     ]  # fmt: skip
 

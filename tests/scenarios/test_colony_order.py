@@ -218,7 +218,10 @@ def test_restart_all_keeps_the_order(colony: Colony) -> None:
     report(colony, "db", instance=2)
     assert colony.wait_for_answer(message)["state"] == "done"
     colony.wait_until_running("top", instance=2)
-    assert starts(colony, 2, "top", "web", "db") == ["db", "web", "top"]
+    assert starts(colony, 2, "web", "db") == ["db", "web"]
+    web, top = (colony.wait_for_status(name, state="RUNNING", instance=2)["started"] for name in ("web", "top"))
+    assert web < top  # which of them was the first to come so far as to note it is chance
+    colony.wait_for_notes("top", 2)
     assert [len(colony.notes(name)) for name in ("db", "web", "top")] == [2, 2, 2]
 
 
@@ -277,6 +280,7 @@ def test_companions_come_and_go(colony: Colony) -> None:
     put(colony, "web")
     colony.start()
     colony.wait_until_running("web")
+    colony.wait_for_notes("web", 1)
     assert colony.status("ncolony-check") is None
     put(colony, "web", check=[{"exec": ["true"], "period": 3600}])
     colony.wait_for_status("ncolony-check", wanted="up")

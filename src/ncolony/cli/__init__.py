@@ -19,6 +19,8 @@ _INTERRUPTED = 130
 _RUN = {
     "status": ("show", "run"),
     "history": ("past", "run"),
+    "jobs": ("jobs", "run"),
+    "run": ("runs", "run"),
     "read_logs": ("logs", "run"),
     "shutdown": ("change", "shut_down"),
     "check": ("check", "run"),

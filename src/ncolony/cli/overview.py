@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 # What is in no group here comes under the last heading.
 _GROUPS = {
     "What is to run": "add remove enable disable apply diff check",
-    "What runs": "status health why history logs events wait",
-    "Requests": "start stop restart restart-group restart-all reload signal",
+    "What runs": "status health why history logs events wait jobs",
+    "Requests": "start stop run restart restart-group restart-all reload signal",
     "The colony as a whole": "scan upgrade shutdown",
 }
 _OTHERS = "Further"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _PLACES = {"config": ctllib.CONFIG_VARIABLE, "messages": ctllib.MESSAGES_VARIABLE}
 # Options whose number may be left out, and what it is then.
 _NUMBERED = {"--wait": f"{ctllib.DEFAULT_WAIT_S:g}", "--rolling": "1", "--watch": "1"}
+# A run takes as long as it takes.
+_NUMBERED_OF_RUN = {**_NUMBERED, "--wait": "inf"}
 _TOO_LONG_TO_SHOW = 60
 _LONGEST_NUMBER = 9
 
@@ -111,7 +113,8 @@ class _Verb(argparse.ArgumentParser):
             self._fill(self)
             self._fill = None
         words, command = _split(list(args))
-        found, rest = super().parse_known_args(_with_numbers(words), namespace)
+        numbered = _NUMBERED_OF_RUN if self.prog.endswith(" run") else _NUMBERED
+        found, rest = super().parse_known_args(_with_numbers(words, numbered), namespace)
         unknown = [word for word in rest if word.startswith("-") and word != "-"]
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -139,15 +142,15 @@ def _split(words: list[str]) -> tuple[list[str], list[str] | None]:
     return words[:place], words[place + 1 :]
 
 
-def _with_numbers(words: list[str]) -> list[str]:
+def _with_numbers(words: list[str], numbered: dict[str, str]) -> list[str]:
     """Join --wait and the number behind it, if there is one: `--wait web` is a name, `--wait 5` is not."""
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] in _NUMBERED and _is_number(word):
+        if joined and joined[-1] in numbered and _is_number(word):
             joined[-1] = f"{joined[-1]}={word}"
         else:
             joined.append(word)
-    return [f"{word}={_NUMBERED[word]}" if word in _NUMBERED else word for word in joined]
+    return [f"{word}={numbered[word]}" if word in numbered else word for word in joined]
 
 
 def _is_number(word: str) -> bool:
@@ -280,6 +283,29 @@ def _fill_status(verb: _Verb) -> None:
         metavar="[SECONDS]",
         type=_seconds,
         help="again whenever something changed, until CTRL-C; uptimes every SECONDS (1 if left out)",
+    )
+
+
+def _fill_jobs(verb: _Verb) -> None:
+    verb.add_argument("--name", dest="names", action="append", metavar="NAME", help="a job or glob; may be repeated")
+    verb.add_argument("--json", action="store_true", help="a list of objects instead of a table")
+    verb.add_argument(
+        "--watch",
+        metavar="[SECONDS]",
+        type=_seconds,
+        help="again every SECONDS (1 if left out), until CTRL-C",
+    )
+
+
+def _fill_run(verb: _Verb) -> None:
+    verb.add_argument("--name", action="append", metavar="NAME", help="the process, if not given as NAME")
+    verb.add_argument("-f", "--follow", action="store_true", help="wait for its end, and show what it prints")
+    verb.add_argument(
+        "--wait",
+        metavar="[SECONDS]",
+        type=_seconds,
+        default=argparse.SUPPRESS,
+        help="wait for its end and exit with its exit code; fail after SECONDS (never if left out)",
     )
 
 
@@ -554,6 +580,18 @@ _VERBS: dict[str, tuple[str, str, Callable[[_Verb], None], _Finish]] = {
         "(NAME … [--for GOAL] | --converged [--ignore-problems]) [--timeout SECONDS]",
         _with_func("wait_for", _fill_wait_verb),
         _finish_wait,
+    ),
+    "jobs": (
+        "show when jobs run, and how they fared",
+        "[NAME | GLOB | GROUP] … [--json] [--watch [SECONDS]]",
+        _with_func("jobs", _fill_jobs),
+        _finish_status,
+    ),
+    "run": (
+        "run a job, or any process that does not run, now",
+        "NAME [--wait [SECONDS]] [--follow]",
+        _with_func("run", _fill_run),
+        _finish_name,
     ),
     "history": (
         "show how the instances of a process ended",

@@ -66,6 +66,12 @@ if TYPE_CHECKING:
     from .reports import status as status
     from .reports import status_of as status_of
     from .reports import supervisor as supervisor
+    from .runs import Run as Run
+    from .runs import exit_code_of as exit_code_of
+    from .runs import run as run
+    from .runs import wait_for_run as wait_for_run
+    from .scheduled import Job as Job
+    from .scheduled import jobs as jobs
     from .waits import wait_for_answer as wait_for_answer
     from .waits import wait_for_applied as wait_for_applied
     from .waits import wait_for_shutdown as wait_for_shutdown
@@ -90,7 +96,7 @@ NO_SUPERVISOR = "no supervisor is running for these directories"
 NOTHING_RUNS = "neither supervisor nor keeper runs for these directories"
 NOT_SEEN = "not seen by a supervisor yet"
 SCOPES = ("process", "tree")
-REPORTS = ("ready", "healthy", "unhealthy", "late", "on-time")
+REPORTS = ("ready", "healthy", "unhealthy", "late", "on-time", "skipped")
 GOALS = ("running", "ready", "stopped", "exited")
 DEFAULT_WAIT_S = 30.0
 
@@ -207,6 +213,13 @@ _ELSEWHERE: dict[str, str] = {
     "follow_events": "eventlog",
     "read_logs": "logs",
     "choose_logs": "logs",
+    # jobs
+    "jobs": "scheduled",
+    "Job": "scheduled",
+    "run": "runs",
+    "Run": "runs",
+    "wait_for_run": "runs",
+    "exit_code_of": "runs",
     # waiting for it
     "wait_for_answer": "waits",
     "wait_for_shutdown": "waits",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _OLD, _CURRENT = "events.old", "events"
 _CHUNK = 1 << 16
+# So much of what stands before a place proves that it is the same.
+_PROOF = 256
 _KINDS: dict[str, type] = {"state": str, "instance": int, "pid": int, "reason": str}
 _DEED = "show what happened"
 
@@ -55,7 +57,7 @@ def events(places: Places, *, state: Path | None = None) -> list[Event]:
 
     :raises CannotAccess: when it may not be read.
     """
-    with _Reader(places, state) as reader:
+    with EventReader(places, state) as reader:
         return reader.more()
 
 
@@ -67,31 +69,59 @@ def follow_events(places: Places, *, state: Path | None = None) -> Iterator[list
 
     :raises CannotAccess: when it may not be read.
     """
-    with _Reader(places, state) as reader:
+    with EventReader(places, state) as reader:
         while True:
             yield reader.more()
 
 
-class _Reader:
+class EventReader:
     """Reads the two files one after the other, and knows how far it came.
 
     The file being read and the one before it are held open: so their inodes are no others', and the last lines of a
     file can be read once it was renamed.
+
+    With a `position` that an earlier one had it goes on from there. Where that is not to be found any more, `is_lost`
+    is true and it begins with the oldest line.
     """
 
-    def __init__(self, places: Places, state: Path | None) -> None:
+    def __init__(self, places: Places, state: Path | None, position: str = "") -> None:
         directory = state_directory(places, state)
         self._old, self._current = os.path.join(directory, _OLD), os.path.join(directory, _CURRENT)
         self._descriptor, self._former = -1, -1
-        self._offset = 0
+        self._offset = self._former_end = 0
+        self.is_lost = bool(position) and not self._go_on_from(position)
 
-    def __enter__(self) -> _Reader:
+    def __enter__(self) -> EventReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         for descriptor in (self._descriptor, self._former):
             if descriptor >= 0:
                 os.close(descriptor)
+
+    def position(self) -> str:
+        """How far it came, for a later reader; "" where nothing was there to read."""
+        if self._descriptor >= 0:
+            return _position(self._descriptor, self._offset)
+        return _position(self._former, self._former_end) if self._former >= 0 else ""
+
+    def _go_on_from(self, position: str) -> bool:
+        try:
+            offset = int(position.split(":")[1])
+        except (IndexError, ValueError):
+            return False
+        if offset < 0:
+            return False
+        # The newest file first, or it could become the old one between two looks.
+        for path in (self._current, self._old, self._current):
+            descriptor = _open(path)
+            if descriptor < 0:
+                continue
+            if _position(descriptor, offset) == position:
+                self._descriptor, self._offset = descriptor, offset
+                return True
+            os.close(descriptor)
+        return False
 
     def more(self) -> list[Event]:
         """What was written since the last time."""
@@ -105,7 +135,7 @@ class _Reader:
                     return found
                 if self._former >= 0:
                     os.close(self._former)
-                self._former, self._descriptor = self._descriptor, -1
+                self._former, self._former_end, self._descriptor = self._descriptor, self._offset, -1
             if not self._open_next():
                 return found
 
@@ -138,6 +168,18 @@ class _Reader:
         whole = data.rfind(b"\n") + 1
         self._offset += whole
         return [event for line in data[:whole].split(b"\n") if line and (event := _event(line))]
+
+
+def _position(descriptor: int, offset: int) -> str:
+    """A place in a file, told by what stands before it too: the number of an inode is given again."""
+    import zlib  # not needed by those who only read
+
+    try:
+        before = os.pread(descriptor, _PROOF, max(0, offset - _PROOF)) if offset else b""
+        inode = os.fstat(descriptor).st_ino
+    except OSError:
+        return ""
+    return f"{inode}:{offset}:{zlib.crc32(before[:offset]):08x}:{len(before[:offset])}"
 
 
 def _inode(path: str) -> int | None:

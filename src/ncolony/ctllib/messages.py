@@ -28,15 +28,31 @@ if TYPE_CHECKING:
     from ncolony.ctllib import Path, Places
 
 
-def restart(places: Places, name: str, *, rolling: int | None = None) -> str:
+def restart(
+    places: Places,
+    name: str,
+    *,
+    rolling: int | None = None,
+    instance: int | None = None,
+    why: str = "",
+    message_id: str | None = None,
+) -> str:
     """Ask for the process `name` to be restarted; returns the message's id, which is its file name.
 
-    `rolling` restarts so many of its copies at a time, each ready before the next.
+    `rolling` restarts so many of its copies at a time, each ready before the next. With the number of an `instance` it
+    is done only if that one still runs. `why` is shown as the reason. Who gives the `message_id` asks once at most,
+    however often: the message is the same file.
 
-    :raises BadValue: when it is not 1 or more.
+    :raises BadValue: when `rolling` is not 1 or more.
     """
     deed = f"restart {check_name('restart', name)}"
-    return _send(places, deed, {"type": "RESTART", "name": name, **_in_turn(deed, rolling)})
+    content: dict[str, str | int] = {"type": "RESTART", "name": name, **_in_turn(deed, rolling)}
+    if instance is not None:
+        content["instance"] = instance
+    if why:
+        check_text(deed, "why", why)
+        content["why"] = why
+    return _send(places, deed, content, message_id)
 
 
 def restart_all(places: Places, *, rolling: int | None = None) -> str:
@@ -67,14 +83,22 @@ def restart_group(places: Places, group: str, *, rolling: int | None = None) -> 
     return _send(places, deed, {"type": "RESTART-GROUP", "group": group, **_in_turn(deed, rolling)})
 
 
-def start(places: Places, name: str) -> str:
+def start(places: Places, name: str, *, message_id: str | None = None) -> str:
     """Ask for the process `name` to be started; returns the message's id."""
-    return _send(places, f"start {check_name('start', name)}", {"type": "START", "name": name})
+    return _send(places, f"start {check_name('start', name)}", {"type": "START", "name": name}, message_id)
 
 
-def stop(places: Places, name: str) -> str:
-    """Ask for the process `name` to be stopped until it is started or changed; returns the message's id."""
-    return _send(places, f"stop {check_name('stop', name)}", {"type": "STOP", "name": name})
+def stop(
+    places: Places, name: str, *, instance: int | None = None, why: str = "", message_id: str | None = None
+) -> str:
+    """Ask for the process `name` to be stopped until it is started or changed; returns the message's id.
+
+    With the number of an `instance`, that one alone is meant. `why` is shown as the reason.
+    """
+    content: dict[str, str | int] = {"type": "STOP", "name": name}
+    content |= {} if instance is None else {"instance": instance}
+    content |= {"why": why} if why else {}
+    return _send(places, f"stop {check_name('stop', name)}", content, message_id)
 
 
 def signal(places: Places, name: str, signal: str | int, scope: str = "process") -> str:
@@ -97,8 +121,8 @@ def signal(places: Places, name: str, signal: str | int, scope: str = "process")
 def report(places: Places, name: str, what: str, instance: int | None = None, why: str = "") -> str:
     """Tell the supervisor how the process `name` is, for those who look after it; returns the message's id.
 
-    `what` is "ready", "healthy" or "unhealthy", and of a job "late" or "on-time". With the number of an `instance` it
-    holds for that one alone.
+    `what` is "ready", "healthy" or "unhealthy", and of a job "late", "on-time" or "skipped". With the number of an
+    `instance` it holds for that one alone.
 
     :raises BadValue: for another word.
     """
@@ -173,7 +197,10 @@ def _message_id() -> str:
     return f"{_last_time_ns}-{os.getpid()}-{next(_counter)}"
 
 
-def _send(places: Places, deed: str, content: Mapping[str, str | int]) -> str:
-    message_id = _message_id()
+def _send(places: Places, deed: str, content: Mapping[str, str | int], message_id: str | None = None) -> str:
+    if message_id is None:
+        message_id = _message_id()
+    else:
+        check_name(f"{deed} with the message", message_id)
     write(deed, os.path.join(places.messages, message_id), json.dumps(content, ensure_ascii=False).encode())
     return message_id

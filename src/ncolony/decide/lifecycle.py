@@ -432,6 +432,13 @@ def _stop_down(process: Process, event: Stop, now: float) -> Outcome:
     return _to(process, State.STOPPED, now, wanted=Wanted.DOWN, reason=event.reason), ()
 
 
+def _stop_stopped(process: Process, event: Stop, now: float) -> Outcome:
+    """It does not run. But a job that somebody stops does not run at its times either, and it has to be seen why."""
+    if process.policy.job and event == Stop():
+        return _set(process, reason=event.reason), ()
+    return process, ()
+
+
 def _restart_live(process: Process, event: Restart, now: float) -> Outcome:
     return _halt(process, now, Wanted.UP, event.reason)
 
@@ -631,7 +638,7 @@ _ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
         _conditions, _ignore, _ignore, _ignore, _extend_stopping,
     ),
     State.STOPPED: (
-        _reconfigure_down, _remove_down, _start_down, _ignore, _restart_down,
+        _reconfigure_down, _remove_down, _start_down, _stop_stopped, _restart_down,
         _ignore, _ignore, _ignore, _ignore, _ignore, _ignore, _ignore,
         _conditions, _ignore, _ignore, _ignore, _ignore,
     ),

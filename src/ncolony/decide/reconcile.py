@@ -68,6 +68,10 @@ def remembered(name: str, found: Applied, memory: Memory | None, now: float) -> 
         last=memory.last,
         failed=_ago(memory, now),
     )
+    if found.policy.job and memory.state in (State.STARTING, State.WAITING) and memory.wanted == Wanted.UP:
+        # If there were an instance, it would be known: the order to start it never reached a keeper.
+        number = memory.number - (memory.state == State.STARTING)
+        return msgspec.structs.replace(process, number=number, state=State.BACKOFF, deadline=now, reason="")
     if found.policy.job:
         state = State.EXITED if memory.state == State.EXITED else State.STOPPED
         reason = memory.reason if state is State.EXITED or memory.wanted == Wanted.DOWN else NOT_DUE
@@ -105,6 +109,8 @@ def adopted(
     `alive`: the instance's leader lives. What it was being stopped for still holds.
     """
     down = memory is not None and memory.wanted == Wanted.DOWN
+    if memory is not None and found.policy.job and memory.state == State.EXITED:
+        down = False  # it is wanted no more because it has had its run, not because somebody stopped it
     stopping = memory is not None and memory.state == State.STOPPING and memory.number == number
     state = State.STARTING
     again: tuple[Event, ...] = ()
@@ -113,7 +119,7 @@ def adopted(
     elif not alive and (stopping or down):
         state = State.STOPPING
     elif down:
-        again = (Stop(),)
+        again = (Stop(memory.reason) if memory is not None and memory.reason else Stop(),)
     elif stopping:
         again = (Restart(),)
     process = Process(
@@ -126,6 +132,7 @@ def adopted(
         since=now,
         alive=True,
         ready=memory is not None and memory.state == State.RUNNING and memory.number == number,
+        reason=memory.reason if memory is not None and state is State.STOPPING else "",
         restarts=memory.restarts if memory is not None else 0,
         failed=_told_again(memory, alive, found.policy, now),
     )

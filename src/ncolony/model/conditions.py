@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from .cron import wrong_cron, wrong_zone
+
 # systemd's DefaultTimeoutStartSec.
 READY_TIMEOUT_S = 90.0
 # kubelet's defaults: periodSeconds, failureThreshold and successThreshold of a probe.
@@ -44,6 +46,7 @@ class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: str | None = None
     exec: tuple[str, ...] | None = None
     log: str | None = None
+    insecure: bool = False
     timeout: float = READY_TIMEOUT_S
     period: float = 0.25
 
@@ -80,6 +83,7 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tcp: str | None = None
     exec: tuple[str, ...] | None = None
     heartbeat: str | None = None
+    insecure: bool = False
     period: float = CHECK_PERIOD_S
     timeout: float = CHECK_TIMEOUT_S
     failure_threshold: int | None = None
@@ -133,6 +137,7 @@ def wrong_ready(ready: Ready | None) -> list[Wrong]:
         ("ready.fd", None if ready.fd is None or 3 <= ready.fd <= 255 else "expected a descriptor from 3 to 255"),
         ("ready.tcp", _wrong_tcp(ready.tcp)),
         ("ready.http", _wrong_url(ready.http)),
+        ("ready.insecure", _wrong_insecure(ready.insecure, ready.http)),
         ("ready.exec", _wrong_command(ready.exec)),
         ("ready.log", _wrong_pattern(ready.log)),
         ("ready.timeout", _wrong_period(ready.timeout)),
@@ -154,6 +159,7 @@ def wrong_checks(checks: tuple[Check, ...]) -> list[Wrong]:
             ("check", _one_of(check.ways, ("http", "tcp", "exec", "heartbeat"))),
             ("check.http", _wrong_url(check.http)),
             ("check.tcp", _wrong_tcp(check.tcp)),
+            ("check.insecure", _wrong_insecure(check.insecure, check.http)),
             ("check.exec", _wrong_command(check.exec)),
             ("check.heartbeat", _wrong_path(check.heartbeat)),
             ("check.period", _wrong_period(check.period)),
@@ -194,6 +200,9 @@ def wrong_schedule(schedule: Schedule | None) -> list[Wrong]:
     return [
         ("schedule", _one_of(ways, ("every", "cron"))),
         ("schedule.every", _wrong_period(schedule.every)),
+        ("schedule.cron", wrong_cron(schedule.cron)),
+        ("schedule.timezone", wrong_zone(schedule.timezone)),
+        ("schedule.timezone", "goes with cron alone" if schedule.timezone and schedule.cron is None else None),
         ("schedule.jitter", _wrong_period(schedule.jitter, 0.0)),
         ("schedule.timeout", _wrong_period(schedule.timeout)),
         ("schedule.grace", _wrong_period(schedule.grace, 0.0)),
@@ -262,6 +271,11 @@ def _wrong_url(text: str | None) -> str | None:
         good = False
     bad = not text.isascii() or any(letter <= " " or letter == "\x7f" for letter in text)
     return None if good and not bad else "expected a URL that begins with http:// or https://"
+
+
+def _wrong_insecure(insecure: bool, url: str | None) -> str | None:
+    # Whoever takes the trouble to write it should not be left to believe that it does something.
+    return "is for https alone" if insecure and not (url or "").lower().startswith("https:") else None
 
 
 def _wrong_command(words: tuple[str, ...] | None) -> str | None:

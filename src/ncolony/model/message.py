@@ -11,10 +11,15 @@ from .names import printable
 
 
 class Restart(msgspec.Struct, frozen=True, tag="RESTART"):
-    """Stop the process if it runs and start it, with the newest definition and without waiting for a backoff."""
+    """Stop the process if it runs and start it, with the newest definition and without waiting for a backoff.
+
+    With the number of an `instance`, only if that one runs: so it is never done twice for the same reason.
+    """
 
     name: str
     rolling: int | None = None  # with several instances: so many at a time
+    instance: int | None = None  # only if this one runs
+    why: str = ""
 
 
 class RestartAll(msgspec.Struct, frozen=True, tag="RESTART-ALL"):
@@ -31,9 +36,14 @@ class RestartGroup(msgspec.Struct, frozen=True, tag="RESTART-GROUP"):
 
 
 class Stop(msgspec.Struct, frozen=True, tag="STOP"):
-    """Stop the process and keep it stopped until it is started, restarted or its configuration changes."""
+    """Stop the process and keep it stopped until it is started, restarted or its configuration changes.
+
+    With the number of an `instance`, that one alone is meant, and the message fails when it is over.
+    """
 
     name: str
+    instance: int | None = None
+    why: str = ""  # shown in place of "stopped on request"
 
 
 class Start(msgspec.Struct, frozen=True, tag="START"):
@@ -66,7 +76,7 @@ class Report(msgspec.Struct, frozen=True, tag="REPORT"):
     """Somebody who looks after the process says how it is, and why. With `instance`, it holds for that one alone."""
 
     name: str
-    what: Literal["ready", "healthy", "unhealthy", "late", "on-time"]
+    what: Literal["ready", "healthy", "unhealthy", "late", "on-time", "skipped"]
     instance: int | None = None
     why: str = ""
 

@@ -36,7 +36,7 @@ def companions(settings: Settings) -> Iterator[tuple[str, bytes, Callable[[Proce
     options = [word for key, path in places.items() for word in (f"--{key}", os.path.abspath(path))]
     for name, is_needed_by in _COMPANIONS.items():
         definition = {
-            "args": [sys.executable, "-m", "twisted", name, *options],
+            "args": [sys.executable, "-m", "twisted", "--log-format=text", name, *options],
             "env_inherit": ["*"],
             "max_restart_delay": 60,
             # An upgrade of us is one of them.

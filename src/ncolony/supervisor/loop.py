@@ -107,6 +107,7 @@ class Supervisor(Service):
         self.orphans = Orphans(self._note_orphan)
         self._by_pid: dict[int, str] = {}  # pid -> name, of instances that run
         self._dropped: list[str] = []  # names that the keeper may forget after that
+        self._jobs_over: set[str] = set()  # names of jobs that have ended, which is not written down yet
         self._over: list[str] = []  # identities that the keeper may forget once their exits are recorded
         self._stopping: dict[str, None] = {}  # names that are being stopped
         self._asking: Any = None
@@ -353,6 +354,8 @@ class Supervisor(Service):
         identity = self._identities.new()
         known.identity, known.pid, known.started = identity, None, None
         known.healthy, known.health, known.said, known.phase = None, "", "", ""
+        if known.process is not None and known.process.policy.job:
+            self.records.write(name)  # before the order: what comes after us must not order this run once more
         if not self.hands.agreed:
             return  # first the keeper says what it holds: see _on_welcome
         try:
@@ -419,7 +422,7 @@ class Supervisor(Service):
             self.ordering.changed(name, known)
         elif before.deadline is None and process.state is State.STARTING:
             self.ordering.changed(name, known)  # its instance exists
-        self.records.changed(name, transient=process.state is State.STARTING)
+        self.records.changed(name, transient=process.state is State.STARTING and known.pid is None)
         self._desk.judge(name, process)
         if self.quitting and process.state not in LIVE:
             self._quit_if_done()
@@ -1015,6 +1018,8 @@ class Supervisor(Service):
         if known is not None:
             how = exit_in(end)
             self._note_exit(name, known, identity, number, how, {**message, **end}, message.get("again", False))
+            if known.process is not None and known.process.policy.job:
+                self._jobs_over.add(name)
             if known.identity == identity:
                 self._by_pid.pop(known.pid or 0, None)
                 known.pid = None
@@ -1067,6 +1072,9 @@ class Supervisor(Service):
         if not (self._over or self._dropped) or not self.hands.connected:
             return
         unwritten = set() if last else self.chronicle.unwritten()
+        for name in self._jobs_over:
+            self.records.write(name)  # once the keeper has forgotten it, nothing else tells that the run is over
+        self._jobs_over.clear()
         for identity in self._over:
             if identity not in unwritten:
                 self.hands.forget(identity)

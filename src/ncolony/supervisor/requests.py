@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _log = Logger(namespace="ncolony")
 # Goals of messages that are not about single processes.
 _SHUTDOWN, _ROLLING = "shutdown", "rolling"
+# Of somebody's reason for a restart.
+_LONGEST_WHY = 300
 
 
 class Desk:
@@ -105,13 +107,24 @@ class Desk:
         elif isinstance(message, messages.Report):
             self._note(file_name, processes, message)
         elif isinstance(message, messages.Stop):
-            self._ask(file_name, processes, Goal.DOWN, lifecycle.Stop())
+            self._stop(file_name, processes, message)
         elif all(definition is not None and not definition.config.enabled for definition in definitions):
             self.fail(file_name, f"{message.name} is disabled")
         elif isinstance(message, messages.Restart):
-            self._restart(file_name, processes, message.rolling)
+            if why := _why_over({name: found[name] for name in processes}, message.instance):
+                self.fail(file_name, why)
+            else:
+                self._restart(file_name, processes, message.rolling, message.why)
         else:
             self._ask(file_name, processes, Goal.UP, lifecycle.Start())
+
+    def _stop(self, file_name: str, names: list[str], message: messages.Stop) -> None:
+        meant = [name for name in names if message.instance in (None, self._colony.known[name].process.number)]  # type: ignore[union-attr]
+        if meant:
+            stop = lifecycle.Stop(printable(message.why)[:_LONGEST_WHY]) if message.why else lifecycle.Stop()
+            self._ask(file_name, meant, Goal.DOWN, stop)
+        else:
+            self.fail(file_name, f"instance {message.instance} of {message.name} is over")
 
     def _note(self, file_name: str, names: list[str], message: messages.Report) -> None:
         for name in names:
@@ -153,9 +166,10 @@ class Desk:
 
     # starts, stops and restarts
 
-    def _restart(self, file_name: str, names: list[str], at_once: int | None) -> None:
+    def _restart(self, file_name: str, names: list[str], at_once: int | None, why: str = "") -> None:
         if at_once is None or len(names) == 0:
-            self._ask(file_name, names, Goal.UP, lifecycle.Restart())
+            reason = printable(why)[:_LONGEST_WHY] if why else "restarted on request"
+            self._ask(file_name, names, Goal.UP, lifecycle.Restart(reason))
             return
         colony = self._colony
         since = {name: process.number for name in sorted(names) if (process := self._process(name)) is not None}
@@ -284,3 +298,15 @@ class Desk:
             why = "the colony was stopped"
             self._colony.inbox.answer(file_name, Answer(accepted=True, state="failed", why=why, names=answer.names))
         self._colony.inbox.obviate(messages.Shutdown)
+
+
+def _why_over(found: dict[str, Known], instance: int | None) -> str:
+    """Why a restart is not wanted any more that was asked for because of one instance, or ""."""
+    if instance is None:
+        return ""
+    for name, known in found.items():
+        process = known.process
+        running = process is not None and process.state in (State.STARTING, State.RUNNING) and known.pid is not None
+        if process is None or not running or process.number != instance:
+            return f"instance {instance} of {printable(name)} does not run any more"
+    return ""

@@ -38,6 +38,8 @@ class Tending:
             if late != known.late:
                 known.late = late
                 self._changed(name, report.what, report.why)
+        elif report.what == "skipped":
+            self._colony.happened(report.what, name, reason=report.why)
         elif known.pid is None:
             return f"{name} does not run"
         elif report.what == "ready":
