@@ -225,6 +225,10 @@ def rows_of_live(state: State) -> list[Row]:
         Row(state, Kill(), killed, Signal(7, 9, "tree"), given={"policy": ALONE}, note="process alone"),
         Row(state, Started(7), running() if state is State.STARTING else SAME),
         Row(state, Conditions(("db",)), {"waiting_for": ("db",)}),
+        Row(
+            state, Conditions(("db", "a"), ("db",)),
+            halting(UP, waiting_for=("db", "a"), reason="is bound to others: needs db"), term, note="bound",
+        ),
         Row(state, Fault(7, "why"), fault("why", 10.0), term),
         Row(
             state, Fault(7, "why"), fault("why", 10.0, JOB), term, given={"policy": JOB}, note="of a job"
@@ -447,6 +451,7 @@ def rows_of_stopping() -> list[Row]:
         Row(state, Kill(), {"deadline": NOW + 1.0}, kill, given={"policy": ALONE}, note="process alone"),
         *(Row(state, event, SAME, now=LATE) for event in (Started(7), Ready(7), Beat(7), Fault(7, "why"))),
         Row(state, Conditions(("db",)), {"waiting_for": ("db",)}),
+        Row(state, Conditions(("db",), ("db",)), {"waiting_for": ("db",)}, note="bound: it ends already"),
         Row(state, Extend(7, 9.0), {"deadline": NOW + 9.0}, note="more time"),
         Row(state, Extend(7, 1.0), SAME, note="less time"),
         Row(state, Extend(7, 9.0), SAME, given={"rung": 1 << 30}, note="no time after KILL"),

@@ -153,9 +153,10 @@ class Tick(msgspec.Struct, frozen=True):
 
 
 class Conditions(msgspec.Struct, frozen=True):
-    """What has to be before it may start, and is not, in words."""
+    """What has to be before it may start, and is not, in words; `broken` is what of that it cannot go on without."""
 
     waiting_for: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -533,6 +534,13 @@ def _conditions(process: Process, event: Conditions, now: float) -> Outcome:
     return _set(process, waiting_for=event.waiting_for), ()
 
 
+def _conditions_live(process: Process, event: Conditions, now: float) -> Outcome:
+    process = _set(process, waiting_for=event.waiting_for)
+    if not event.broken:
+        return process, ()
+    return _halt(process, now, Wanted.UP, f"is bound to others: needs {', '.join(event.broken)}")
+
+
 def _conditions_waiting(process: Process, event: Conditions, now: float) -> Outcome:
     return _begin(_set(process, waiting_for=event.waiting_for), now)
 
@@ -620,12 +628,12 @@ _ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
     State.STARTING: (
         _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
         _kill_live, _started, _ended_live, _ignore, _begin_again, _ignore, _tick_starting,
-        _conditions, _ready, _beat_starting, _fault, _extend_starting,
+        _conditions_live, _ready, _beat_starting, _fault, _extend_starting,
     ),
     State.RUNNING: (
         _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
         _kill_live, _ignore, _ended_live, _ignore, _vanished, _ignore, _tick_running,
-        _conditions, _ignore, _beat_running, _fault, _ignore,
+        _conditions_live, _ignore, _beat_running, _fault, _ignore,
     ),
     State.BACKOFF: (
         _reconfigure_backoff, _remove_down, _start_down, _stop_down, _restart_down,

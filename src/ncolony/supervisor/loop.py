@@ -422,6 +422,8 @@ class Supervisor(Service):
             self.ordering.changed(name, known)
         elif before.deadline is None and process.state is State.STARTING:
             self.ordering.changed(name, known)  # its instance exists
+        elif process.state is State.EXITED and process.has_succeeded is not before.has_succeeded:
+            self.ordering.changed(name, known)  # by another word of what success is
         self.records.changed(name, transient=process.state is State.STARTING and known.pid is None)
         self._desk.judge(name, process)
         if self.quitting and process.state not in LIVE:
@@ -663,6 +665,7 @@ class Supervisor(Service):
                 for name in names:
                     if (known := self.known.get(name)) is not None and known.rolled_back:
                         self.happened("rolled-back", name, reason=known.rolled_back)
+        self._note_all(self.definitions.untangle(now))
         self._apply_all()
         self.drain_events()
         self._judge_at(min(looks, default=None))
@@ -716,7 +719,9 @@ class Supervisor(Service):
         self.sockets.concern(name, known)
         if known.definition is None and known.problem is not None:
             return  # not a process, or adopted, and then it goes on with what it was started from
-        self.ordering.define(name, known)
+        waits = known.process is not None and known.process.state is State.WAITING
+        if not waits:
+            self.ordering.define(name, known)
         found = self._applied_from(known.definition)
         if known.process is None:
             if found is None:
@@ -738,6 +743,9 @@ class Supervisor(Service):
                     "there are to be fewer instances" if known.index is not None else "it has instances"
                 )
             self.events.append((name, event))
+        if waits:
+            # With the new definition, or not at all: in this order.
+            self.ordering.define(name, known)
 
     def _first(self, name: str, known: Known, found: Applied) -> Process:
         """A process that this supervisor sees for the first time and that has no instance."""
@@ -855,6 +863,8 @@ class Supervisor(Service):
         told, self.events = self.events, deque()
         if not self.quitting:
             self._apply_all()
+        for name, known in self.known.items() if self.quitting else ():
+            self.ordering.define(name, known)  # who is to end before whom
         self.events += told
         self.output.forget_strangers()
         with contextlib.suppress(OSError):
@@ -868,6 +878,7 @@ class Supervisor(Service):
             if name not in self.known or self.known[name].pid is None:
                 self.records.pid(name, None)
         self._desk.resume()
+        self.ordering.begin()
         if self.quitting:
             self.drain_events()
             self.quitting = False
@@ -940,6 +951,8 @@ class Supervisor(Service):
         memory = None
         if (status := self._earlier.pop(name, None)) is not None:
             known.last_exit, memory = status.last_exit, memory_of(status)
+            if status.instance == one["number"]:
+                known.healthy, known.health = status.healthy, status.health
             if status.instance == one["number"] and status.generation:
                 # What was applied last: the instance may be on its way out because of it.
                 generation, digest = status.generation, status.digest

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..decide import lifecycle
-from ..decide.lifecycle import Event, Wanted
+from ..decide.lifecycle import Event, State, Wanted
 from ..decide.order import LIVE, Standing, circles, look
 from ..model.conditions import After, as_after
 from .known import Known
@@ -26,6 +26,7 @@ class Ordering:
         self._held: dict[str, tuple[Event, int, Wanted]] = {}
         self._going: set[str] = set()  # that have just been told so
         self._looks: dict[str, float] = {}  # processes to look at again when it is so late
+        self._begun = False
 
     # starting
 
@@ -44,6 +45,9 @@ class Ordering:
             self._dependents.setdefault(one, set()).add(name)
         if after or before:
             self._reconsider(name)
+        if self._held:
+            # Nobody else would notice that they are needed no more.
+            self._release(process for one in before for process in self._colony.definitions.processes(one))
 
     def changed(self, name: str, known: Known) -> None:
         """A process is not what it was: those that wait for it may go on, and those bound to it may not."""
@@ -52,7 +56,13 @@ class Ordering:
             for dependent in sorted(self._dependents_of(name, known)):
                 self._reconsider(dependent)
         if self._held:
-            self._release(name)
+            self._release(self._needs(name))
+
+    def begin(self) -> None:
+        """It is known how everybody is: from now on nobody goes on who is bound to what is not there."""
+        self._begun = True
+        for name in self._after:
+            self._reconsider(name)
 
     def waiting_for(self, name: str) -> tuple[str, ...]:
         """What has to be before the process may start, in words."""
@@ -92,16 +102,13 @@ class Ordering:
         known = self._colony.known.get(name)
         if known is None or known.process is None:
             return
-        unmet = self._unmet(name)
+        process, unmet = known.process, self._unmet(name)
         waiting_for = tuple(why for why, _ in unmet)
-        if waiting_for == known.process.waiting_for:
-            return
-        events = self._colony.events
-        events.append((name, lifecycle.Conditions(waiting_for)))
-        broken = [why for why, after in unmet if after.bind]
-        if broken and known.process.state in (lifecycle.State.STARTING, lifecycle.State.RUNNING):
-            events.append((name, lifecycle.Restart(f"is bound to others: needs {', '.join(broken)}")))
-        self._colony.records.changed(name)
+        # Who is to be told to go anyway goes in his turn.
+        may_break = self._begun and name not in self._held and process.state in (State.STARTING, State.RUNNING)
+        broken = tuple(why for why, after in unmet if after.bind) if may_break else ()
+        if waiting_for != process.waiting_for or broken:
+            self._colony.events.append((name, lifecycle.Conditions(waiting_for, broken)))
 
     # stopping
 
@@ -126,7 +133,7 @@ class Ordering:
         self._held.clear()
 
     def _needs(self, name: str) -> set[str]:
-        return {one for other in self._after[name] for one in self._colony.definitions.processes(other)}
+        return {one for other in self._after.get(name, ()) for one in self._colony.definitions.processes(other)}
 
     def _dependents_of(self, name: str, known: Known) -> set[str]:
         found = self._dependents.get(name, set())
@@ -134,19 +141,19 @@ class Ordering:
 
     def _is_needed(self, name: str) -> bool:
         """Whether one of those that wait for it lives, and is to be told as well."""
-        colony = self._colony
+        known = self._colony.known
         return any(
-            (process := colony.known[one].process) is not None
+            (process := known[one].process) is not None
             and process.state in LIVE
-            and (one in self._held or one in self._going or process.state is lifecycle.State.STOPPING)
-            for one in self._dependents_of(name, colony.known[name])
-            if one in colony.known
+            and (one in self._held or one in self._going or process.state is State.STOPPING)
+            for one in self._dependents_of(name, known[name])
+            if one in known
         )
 
-    def _release(self, name: str) -> None:
-        """This one may have been the last that needed others."""
-        for one in self._needs(name) if name in self._after else ():
-            if one in self._held and not self._is_needed(one):
+    def _release(self, needed: Iterable[str]) -> None:
+        """The last that needed these may be gone."""
+        for one in needed:
+            if one in self._held and (one not in self._colony.known or not self._is_needed(one)):
                 self._let_go(one)
 
     def _let_go(self, name: str) -> None:
@@ -159,3 +166,4 @@ class Ordering:
             self._colony.events.append((name, event))
         else:
             self.changed(name, known)
+            self._reconsider(name)
