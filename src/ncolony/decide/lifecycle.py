@@ -365,7 +365,8 @@ def _reconfigure_down(process: Process, event: Configured, now: float) -> Outcom
     """Of a process without an instance: a change that needs a restart starts it, others do not."""
     was_job, process = process.policy.job, _set(process, policy=event.policy, enabled=event.enabled)
     if process.policy.job and process.enabled:
-        settled = process.state in (State.WAITING, State.EXITED) or (was_job and not event.relaunch)
+        waits = process.state is State.WAITING  # for its run, if it was a job before
+        settled = process.state is State.EXITED or (was_job and (waits or not event.relaunch))
         return (process, ()) if settled else _rest(process, now)
     if not event.relaunch and not was_job:
         return process, ()
@@ -487,6 +488,11 @@ def _beat_starting(process: Process, event: msgspec.Struct, now: float) -> Outco
 
 def _beat_running(process: Process, event: msgspec.Struct, now: float) -> Outcome:
     return _watch(_set(process, watched=True), now), ()
+
+
+def _resumed_running(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    """What it said meanwhile, nobody has heard: it has its time anew."""
+    return _watch(process, now), ()
 
 
 def _fault(process: Process, event: Fault, now: float) -> Outcome:
@@ -632,7 +638,7 @@ _ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
     ),
     State.RUNNING: (
         _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
-        _kill_live, _ignore, _ended_live, _ignore, _vanished, _ignore, _tick_running,
+        _kill_live, _ignore, _ended_live, _ignore, _vanished, _resumed_running, _tick_running,
         _conditions_live, _ignore, _beat_running, _fault, _ignore,
     ),
     State.BACKOFF: (

@@ -72,6 +72,10 @@ _PLACES = {
 _DEPARTURE_S = 0.03
 # A stop that takes this long names what it waits for, and again after each such time.
 _ASK_S = 1.0
+# In these states a process may be about to say something that counts.
+_SPEAKING = (State.STARTING, State.RUNNING)
+# A deadline that is heeded so much later than it should be was not for us to keep.
+_LATE_S = 0.02
 # Before anything is known of what runs, a wish to end waits this long for a keeper.
 _KEEPER_WAIT_S = 10.0
 # What was applied of the config directory is written down this much later at the latest.
@@ -118,6 +122,8 @@ class Supervisor(Service):
         self._exit_code: int | None = None  # of the process that ended the colony
         self._asked = False  # to end
         self._judging: Any = None  # the next look at definitions on trial
+        self._heeds_lateness = False
+        self._unheard: set[str] = set()  # names whose time was up while nobody could hear them
         self._memory = MemoryWatch(self)
         self.tending, self.ordering, self.sockets = Tending(self), Ordering(self), Sockets(self)
 
@@ -436,7 +442,7 @@ class Supervisor(Service):
 
     def _schedule(self, name: str, known: Known) -> None:
         deadline = known.process.deadline if known.process is not None else None
-        if deadline is not None and deadline != known.timed:
+        if deadline is not None and (known.timed is None or deadline < known.timed):
             known.timed = deadline
             heapq.heappush(self._deadlines, (deadline, name))
 
@@ -499,11 +505,23 @@ class Supervisor(Service):
 
     def _tick(self) -> None:
         now = self.reactor.seconds()
+        if self._deadlines and now - self._deadlines[0][0] > _LATE_S and not self._heeds_lateness:
+            # We were held up. What processes have said meanwhile, in time, is to be heard first.
+            self._heeds_lateness = True
+            self.reactor.callLater(0, self.guarded, self._tick)
+            return
+        self._heeds_lateness = False
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline, name = heapq.heappop(self._deadlines)
             known = self.known.get(name)
-            if known is not None and known.timed == deadline:
-                known.timed = None
+            if known is None or known.process is None or known.timed != deadline:
+                continue
+            known.timed = None
+            if known.process.deadline is not None and known.process.deadline > now:
+                self._schedule(name, known)  # put off meanwhile
+            elif known.process.state in _SPEAKING and not self.hands.agreed:
+                self._unheard.add(name)  # without a keeper nobody hears that it is ready, or lives
+            else:
                 self.events.append((name, lifecycle.Tick(random.random())))
 
     # the config directory
@@ -839,6 +857,8 @@ class Supervisor(Service):
             self.sockets.over(identity)
         self.hands.sweep(present)
         self.hands.agreed = True
+        self.events += [(name, lifecycle.Tick(random.random())) for name in sorted(self._unheard)]
+        self._unheard.clear()
         self._desk.signal_again()
         self._describe_ourselves()
         if not self.adopted:
@@ -962,6 +982,8 @@ class Supervisor(Service):
         known.applied, known.identity = found, one["id"]
         now = self.reactor.seconds()
         known.process, again = adopted(name, one["number"], one["alive"], found, memory, now)
+        # It was started with a watchdog, and so has been told that there is one.
+        known.process = msgspec.structs.replace(known.process, watched=policy.watchdog is not None)
         if self.replacing.was_handed(name, one["number"]) and self.replacing.received is not None:
             # The stop goes on where it was, since nothing that was sent was lost.
             _, rung, left = self.replacing.received.stopping[name]
