@@ -326,6 +326,7 @@ def rows_of_readiness() -> list[Row]:
         Row(State.RUNNING, Ready(7), SAME),
         Row(State.RUNNING, Beat(7), SAME | {"watched": True}),
         Row(State.RUNNING, Beat(7), {"deadline": NOW + 10.0}, given=alive, note="in time"),
+        Row(State.RUNNING, Resumed(7), {"deadline": NOW + 10.0}, given=alive, note="its time anew"),
         Row(
             State.RUNNING, Beat(7), {"deadline": NOW + 10.0, "watched": True}, given={"policy": WATCHED},
             note="the first",
@@ -377,7 +378,9 @@ def rows_of_jobs() -> list[Row]:
         Row(State.EXITED, other, SAME, given=job, note="another job", now=LATE),
         Row(State.EXITED, live, {"policy": JOB}, note="becomes a job"),
         Row(State.EXITED, plain, begun(policy=POLICY), Spawn(8), given=job, note="no job any more"),
-        Row(State.WAITING, other, {"policy": JOB}, note="becomes a job"),
+        Row(State.WAITING, other, idle, note="becomes a job"),
+        Row(State.WAITING, live, idle, note="becomes a job, live"),
+        Row(State.WAITING, other, {"policy": JOB}, given=job, note="the run that waits has the new definition"),
         Row(State.STOPPED, Start(), begun(restarts=0), Spawn(8), given=job, note="of a job"),
         Row(State.STOPPED, Stop(), {"reason": Stop().reason}, given=job, note="of a job"),
         Row(State.STOPPED, Stop("the colony was stopped"), SAME, given=job, note="of a job, with all", now=LATE),
