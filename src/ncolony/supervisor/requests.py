@@ -273,7 +273,7 @@ class Desk:
             name
             for name, since in answer.since.items()
             if (process := self._process(name)) is not None
-            and process.number <= since
+            and process.number == since
             and process.state not in (State.STOPPING, State.STOPPED)
         ]
         if len(answer.names) > 1 and answer.goal == Goal.UP.value:
