@@ -497,3 +497,30 @@ def test_a_way_back_that_closes_a_circle(colony: Colony) -> None:
     put(colony, "b")
     for name in ("a", "b"):
         colony.wait_until_running(name)
+
+
+def test_a_circle_does_not_make_forget(colony: Colony) -> None:
+    """However many supervisors see only a circle: once it is healed, numbers go on and what was stopped is so still."""
+    put(colony, "a")
+    put(colony, "b")
+    colony.start()
+    for name in ("a", "b"):
+        colony.wait_until_running(name)
+        colony.send({"type": "STOP", "name": name})
+    colony.send({"type": "START", "name": "b"})
+    colony.wait_for_status("b", instance=2, state="RUNNING")
+    colony.send({"type": "STOP", "name": "b"})
+    put(colony, "a", after={"b": "started"})
+    put(colony, "b", after={"a": "started"})
+    for name in ("a", "b"):
+        colony.wait_for_problem(name)
+    for _ in range(2):
+        colony.kill()
+        colony.start()
+        colony.scan()
+    for name in ("a", "b"):
+        colony.wait_for_status(name, state="FATAL", wanted="down")
+    put(colony, "a")
+    colony.wait_for_status("a", state="STOPPED", instance=1, problem=None, reason="stopped on request")
+    put(colony, "b")
+    colony.wait_for_status("b", state="STOPPED", instance=2, problem=None, reason="stopped on request")

@@ -792,6 +792,7 @@ class Supervisor(Service):
         """Nothing is left of the process; a file with a problem keeps its status."""
         reason = known.process.reason if known.process is not None else ""
         known.process = known.applied = known.identity = known.pid = None
+        self._stopping.pop(name, None)
         self.sockets.concern(name, known)
         if known.definition is None and known.problem is None:
             del self.known[name]
@@ -1177,10 +1178,15 @@ class Supervisor(Service):
         wall, now = time.time(), self.reactor.seconds()
         notes = (*known.troubles.values(), *self.records.trouble(name))
         if process is None:
+            # What an earlier supervisor knew is kept until the file can be used: its number, and a wish not to run.
+            was = self._earlier.get(name)
+            down = was if was is not None and was.wanted == Wanted.DOWN else None
             return Status(
-                name=shown, state="FATAL", wanted="up", pid=None, instance=0, since=wall, started=None, restarts=0,
-                next_try=None, reason=known.problem or "", problem=known.problem, warnings=notes, group=(),
-                enabled=True, generation="", digest="", last_exit=None, file=shown,
+                name=shown, state="FATAL", wanted="down" if down else "up", pid=None,
+                instance=was.instance if was else 0, since=wall, started=None, restarts=0, next_try=None,
+                reason=down.reason if down else known.problem or "", problem=known.problem, warnings=notes, group=(),
+                enabled=True, generation=down.generation if down else "", digest=down.digest if down else "",
+                last_exit=was.last_exit if was else None, file=shown,
             )  # fmt: skip
         again = process.deadline if process.state in (State.BACKOFF, State.FATAL) else None
         ready = ready_at(process)
