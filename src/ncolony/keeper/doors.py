@@ -30,7 +30,7 @@ class Doors:
 
     def __init__(self, safe: Safe) -> None:
         self.safe = safe
-        self.files: dict[str, tuple[int, int]] = {}  # which file a unix socket was bound to, as far as we know
+        self.files: dict[str, tuple[int, int] | None] = {}  # which file a unix socket was bound to, as far as we know
 
     def opened(self) -> list[str]:
         """The keys of all."""
@@ -53,10 +53,9 @@ class Doors:
             self.safe.drop(key)  # somebody has removed its file: nobody finds it any more
         if key not in self.safe.held:
             self.safe.put(key, _bound(about))
-            self.files.pop(key, None)
+            self.files[key] = _socket_file(path)
             reach("socket.opened")
-        if path and (file := _socket_file(path)) is not None:
-            self.files.setdefault(key, file)
+        self.files.setdefault(key, _socket_file(path))
         with _socket(self.safe.held[key]) as door:
             if door.type == socket.SOCK_STREAM:
                 door.listen(about["backlog"])
@@ -78,8 +77,7 @@ class Doors:
 
     def _is_ours(self, key: str, path: str) -> bool:
         """Whether the file there is still that of this socket. Of one that another keeper opened any will do."""
-        file = _socket_file(path)
-        return file is not None and self.files.get(key, file) == file
+        return (file := _socket_file(path)) is not None and self.files.get(key, file) == file
 
     def take_from(self, pidfd: int, key: str, number: int, where: str) -> None:
         """Where nobody lives who kept it, take the socket from an instance that still has it, if we may."""
@@ -128,11 +126,10 @@ def _bound(about: dict[str, Any]) -> int:
 
 def _socket_file(path: str) -> tuple[int, int] | None:
     """What tells the socket's file at the path from another; None where there is none."""
-    try:
+    with contextlib.suppress(OSError):
         found = os.lstat(path)
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
+        return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
+    return None
 
 
 def _is_answered(path: str) -> bool:
