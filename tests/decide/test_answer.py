@@ -90,3 +90,9 @@ def test_every_state_has_a_verdict() -> None:
         for wanted in Wanted:
             for goal in Goal:
                 assert isinstance(verdict(goal, ASKED, at(state, wanted, ASKED)), Verdict)
+
+
+@pytest.mark.parametrize("state", [*State])
+def test_another_process_of_that_name(state: State) -> None:
+    """Numbers count up: one below that of the request is of another process, which nobody asked to start."""
+    assert verdict(Goal.UP, ASKED, at(state, UP, ASKED - 1)) is FAILED

@@ -225,6 +225,10 @@ def rows_of_live(state: State) -> list[Row]:
         Row(state, Kill(), killed, Signal(7, 9, "tree"), given={"policy": ALONE}, note="process alone"),
         Row(state, Started(7), running() if state is State.STARTING else SAME),
         Row(state, Conditions(("db",)), {"waiting_for": ("db",)}),
+        Row(
+            state, Conditions(("db", "a"), ("db",)),
+            halting(UP, waiting_for=("db", "a"), reason="is bound to others: needs db"), term, note="bound",
+        ),
         Row(state, Fault(7, "why"), fault("why", 10.0), term),
         Row(
             state, Fault(7, "why"), fault("why", 10.0, JOB), term, given={"policy": JOB}, note="of a job"
@@ -322,6 +326,7 @@ def rows_of_readiness() -> list[Row]:
         Row(State.RUNNING, Ready(7), SAME),
         Row(State.RUNNING, Beat(7), SAME | {"watched": True}),
         Row(State.RUNNING, Beat(7), {"deadline": NOW + 10.0}, given=alive, note="in time"),
+        Row(State.RUNNING, Resumed(7), {"deadline": NOW + 10.0}, given=alive, note="its time anew"),
         Row(
             State.RUNNING, Beat(7), {"deadline": NOW + 10.0, "watched": True}, given={"policy": WATCHED},
             note="the first",
@@ -377,7 +382,9 @@ def rows_of_jobs() -> list[Row]:
         Row(State.EXITED, other, SAME, given=job, note="another job", now=LATE),
         Row(State.EXITED, live, {"policy": JOB}, note="becomes a job"),
         Row(State.EXITED, plain, begun(policy=POLICY), Spawn(8), given=job, note="no job any more"),
-        Row(State.WAITING, other, {"policy": JOB}, note="becomes a job"),
+        Row(State.WAITING, other, idle, note="becomes a job"),
+        Row(State.WAITING, live, idle, note="becomes a job, live"),
+        Row(State.WAITING, other, {"policy": JOB}, given=job, note="the run that waits has the new definition"),
         Row(State.STOPPED, Start(), begun(restarts=0), Spawn(8), given=job, note="of a job"),
         Row(State.STOPPED, Stop(), {"reason": Stop().reason}, given=job, note="of a job"),
         Row(State.STOPPED, Stop("the colony was stopped"), SAME, given=job, note="of a job, with all", now=LATE),
@@ -451,6 +458,7 @@ def rows_of_stopping() -> list[Row]:
         Row(state, Kill(), {"deadline": NOW + 1.0}, kill, given={"policy": ALONE}, note="process alone"),
         *(Row(state, event, SAME, now=LATE) for event in (Started(7), Ready(7), Beat(7), Fault(7, "why"))),
         Row(state, Conditions(("db",)), {"waiting_for": ("db",)}),
+        Row(state, Conditions(("db",), ("db",)), {"waiting_for": ("db",)}, note="bound: it ends already"),
         Row(state, Extend(7, 9.0), {"deadline": NOW + 9.0}, note="more time"),
         Row(state, Extend(7, 1.0), SAME, note="less time"),
         Row(state, Extend(7, 9.0), SAME, given={"rung": 1 << 30}, note="no time after KILL"),

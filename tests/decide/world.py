@@ -387,7 +387,7 @@ class World:
         if process is None or process.state is State.STOPPING:
             return
         number = process.number
-        news: list[Event] = [Emptied(number), Resumed(number)]
+        news: list[Event] = [Emptied(number), *([] if process.state is State.RUNNING else [Resumed(number)])]
         if process.state not in ALIVE:
             news += [Started(number), Ended(number, Exit(code=3), True, 0.5), Lost(number)]
             news += [Ready(number), Beat(number), Fault(number, "no"), Extend(number, 3.0)]

@@ -13,6 +13,7 @@ import pytest
 from colony import Colony
 
 QUIET = {"args": ["true"], "enabled": False}
+BOUND = {"when": "started", "bind": True}
 
 
 @pytest.fixture(autouse=True)
@@ -295,3 +296,236 @@ def test_companions_come_and_go(colony: Colony) -> None:
     colony.remove("ncolony-check")
     put(colony, "web")
     colony.wait_until_forgotten("ncolony-check")
+
+
+def stubborn(colony: Colony, name: str, **more: Any) -> None:
+    """A process that ends at INT, and notes every other signal."""
+    colony.put(name, {"args": colony.payload(name, "signals", "INT"), "threshold": 0.2, "kill_time": 60, **more})
+
+
+def let_go(colony: Colony, name: str) -> None:
+    """Have a stubborn process end that was told to."""
+    colony.wait_for_notes(name, 1, "got TERM")
+    os.kill(colony.pids(name)[-1], signal.SIGINT)
+
+
+@pytest.mark.parametrize("when", ["started", "ready"])
+def test_who_is_bound_outlives_the_supervisor(colony: Colony, when: str) -> None:
+    """The next supervisor finds both as they were, whatever their names: nobody is restarted."""
+    for name, other in (("web", "zdb"), ("web2", "adb")):
+        put(colony, other)
+        put(colony, name, after={other: {"when": when, "bind": True}})
+    colony.start()
+    names = ("adb", "web", "web2", "zdb")
+    pids = [colony.wait_until_running(name) for name in names]
+    colony.kill()
+    colony.start()
+    colony.scan()
+    assert [colony.wait_until_running(name) for name in names] == pids
+
+
+def test_health_outlives_the_supervisor(colony: Colony) -> None:
+    """What was said of an instance still holds with the next supervisor, also for who is bound to it."""
+    put(colony, "db")
+    put(colony, "sick")
+    put(colony, "web", after={"db": {"when": "healthy", "bind": True}})
+    colony.start()
+    colony.wait_until_running("db")
+    colony.wait_until_running("sick")
+    report(colony, "db", "healthy", instance=1)
+    report(colony, "sick", "unhealthy", instance=1, why="no answer")
+    pid = colony.wait_until_running("web")
+    colony.wait_for_status("sick", healthy=False)
+    colony.wait_for_status("db", healthy=True)
+    colony.kill()
+    colony.start()
+    colony.scan()
+    colony.wait_for_status("db", state="RUNNING", healthy=True)
+    colony.wait_for_status("sick", state="RUNNING", healthy=False, health="no answer")
+    assert colony.wait_until_running("web") == pid
+
+
+def test_what_died_while_nobody_looked_takes_along_who_is_bound(colony: Colony) -> None:
+    """A process that ended for good without a supervisor: the next one stops who is bound to it."""
+    colony.put("zdb", {"args": colony.payload("zdb", "serve"), "restart": "never"})
+    put(colony, "web", after={"zdb": {"when": "ready", "bind": True}})
+    colony.put("zdb", {"args": colony.payload("zdb", "serve"), "restart": "never", "threshold": 0.1})
+    colony.start()
+    colony.wait_until_running("web")
+    db = colony.wait_until_running("zdb")
+    colony.kill()
+    os.kill(db, signal.SIGKILL)
+    colony.wait_until_dead(db)
+    colony.start()
+    colony.wait_for_status("web", state="WAITING", waiting_for=["zdb to be ready (it is EXITED)"])
+
+
+@pytest.mark.parametrize("change", ["removed", "free", "disabled"])
+def test_who_waits_and_is_changed_does_not_start_for_that(colony: Colony, change: str) -> None:
+    """What waits and is removed or disabled never runs; with another definition that waits no more it runs once."""
+    put(colony, "web", after={"db": "started"})
+    colony.start()
+    colony.wait_for_status("web", state="WAITING")
+    if change == "removed":
+        colony.remove("web")
+        colony.wait_until_forgotten("web")
+    else:
+        put(colony, "web", env={"A": "1"}, enabled=change != "disabled")
+        if change == "disabled":
+            colony.wait_for_status("web", state="STOPPED", reason="disabled")
+        else:
+            pid = colony.wait_until_running("web", instance=1)
+            colony.wait_for(lambda: pid in colony.pids("web"), "web has noted its start")
+    colony.scan()
+    assert len(colony.notes("web")) == (1 if change == "free" else 0)
+
+
+def test_who_rests_and_has_to_wait_now_does_not_start(colony: Colony) -> None:
+    """A change that starts a stopped process, and has it wait for another, does not start it before that."""
+    put(colony, "web")
+    colony.start()
+    colony.wait_for_notes("web")
+    colony.send({"type": "STOP", "name": "web"})
+    put(colony, "web", env={"A": "1"}, after={"db": "started"})
+    colony.wait_for_status("web", state="WAITING", instance=1)
+    colony.scan()
+    assert len(colony.notes("web")) == 1
+
+
+@pytest.mark.parametrize("change", ["removed", "free"])
+def test_who_needed_another_and_does_not_any_more(colony: Colony, change: str) -> None:
+    """A restart of all that waits for one process comes to its end when that process is removed, or needs nobody."""
+    put(colony, "db")
+    put(colony, "mid", after={"db": "started"})
+    stubborn(colony, "web", after={"mid": "started"})
+    colony.start()
+    colony.wait_for_notes("web")
+    message = colony.post({"type": "RESTART-ALL"})
+    colony.wait_for_notes("web", 1, "got TERM")
+    if change == "removed":
+        colony.remove("mid")
+    else:
+        put(colony, "mid")
+    colony.wait_until_running("db", instance=2)
+    let_go(colony, "web")
+    if change == "removed":
+        colony.wait_until_forgotten("mid")
+        put(colony, "mid")
+    assert colony.wait_for_answer(message)["state"] in ("done", "failed")
+
+
+def test_bound_to_who_is_bound(colony: Colony) -> None:
+    """Whoever is bound to another ends before that, however long the chain, when all end."""
+    put(colony, "db")
+    colony.put("mid", {"args": colony.payload("mid", "signals", "TERM"), "after": {"db": BOUND}})
+    stubborn(colony, "web", after={"mid": BOUND})
+    colony.start()
+    colony.wait_for_notes("web")
+    os.kill(colony.supervisor_pid, signal.SIGTERM)
+    colony.wait_for_notes("web", 1, "got TERM")
+    assert colony.notes("mid", "got") == []
+    let_go(colony, "web")
+    assert colony.wait_for_exit() == 0
+    assert len(colony.notes("mid", "got TERM")) == 1
+
+
+def test_a_restart_of_all_that_is_cut_short_keeps_the_order(colony: Colony) -> None:
+    """The next supervisor goes on with it: what others need restarts after those."""
+    colony.put("db", {"args": colony.payload("db", "signals", "TERM")})
+    stubborn(colony, "web", after={"db": "started"})
+    colony.start()
+    colony.wait_for_notes("web")
+    message = colony.post({"type": "RESTART-ALL"})
+    colony.wait_for_notes("web", 1, "got TERM")
+    colony.kill()
+    colony.start()
+    colony.scan()
+    assert colony.notes("db", "got") == []
+    let_go(colony, "web")
+    assert colony.wait_for_answer(message)["state"] == "done"
+    colony.wait_until_running("web", instance=2)
+    colony.wait_until_running("db", instance=2)
+
+
+def test_an_end_that_is_cut_short_keeps_the_order(colony: Colony) -> None:
+    """A supervisor that carries on with the end of the colony still spares those that others need."""
+    colony.put("db", {"args": colony.payload("db", "signals", "TERM")})
+    stubborn(colony, "web", after={"db": "started"})
+    colony.start()
+    colony.wait_for_notes("web")
+    colony.post({"type": "SHUTDOWN"})
+    colony.wait_for_notes("web", 1, "got TERM")
+    colony.kill()
+    colony.launch()
+    colony.wait_for_notes("web", 2, "got TERM")
+    assert colony.notes("db", "got") == []
+    let_go(colony, "web")
+    assert colony.wait_for_exit() == 0
+    assert len(colony.notes("db", "got TERM")) == 1
+
+
+def test_a_binding_that_comes_later(colony: Colony) -> None:
+    """What already misses the other when it is bound to it is stopped, and waits."""
+    put(colony, "db")
+    put(colony, "web", after={"db": "started"})
+    colony.start()
+    colony.wait_until_running("web")
+    colony.send({"type": "STOP", "name": "db"})
+    put(colony, "web", after={"db": BOUND})
+    colony.wait_for_status("web", state="WAITING")
+
+
+def test_a_success_that_is_one_by_a_later_word(colony: Colony) -> None:
+    """An end that counts as success since the codes of success were changed lets those go on that wait for it."""
+    colony.put("db", {"args": colony.payload("db", "leave", 3), "restart": "never"})
+    put(colony, "web", after={"db": "completed"})
+    colony.start()
+    colony.wait_for_status("web", state="WAITING", waiting_for=["db to be completed (it is EXITED)"])
+    colony.put("db", {"args": colony.payload("db", "leave", 3), "restart": "never", "success_codes": [3]})
+    colony.wait_until_running("web")
+    assert len(colony.notes("db")) == 1
+
+
+def test_a_way_back_that_closes_a_circle(colony: Colony) -> None:
+    """What comes back and waits for one that waits for it is a problem of both, which says so; a change heals it."""
+    put(colony, "b")
+    put(colony, "a", after={"b": "started"})
+    colony.start()
+    colony.wait_until_running("a")
+    put(colony, "a", **shows(), rollback_if_not_ready=2)
+    unready(colony, "a")
+    put(colony, "b", after={"a": "ready"}, env={"A": "1"})
+    for name in ("a", "b"):
+        colony.wait_for(
+            lambda name=name: "wait for each other" in ((colony.status(name) or {}).get("problem") or ""), name
+        )
+    put(colony, "b")
+    for name in ("a", "b"):
+        colony.wait_until_running(name)
+
+
+def test_a_circle_does_not_make_forget(colony: Colony) -> None:
+    """However many supervisors see only a circle: once it is healed, numbers go on and what was stopped is so still."""
+    put(colony, "a")
+    put(colony, "b")
+    colony.start()
+    for name in ("a", "b"):
+        colony.wait_until_running(name)
+        colony.send({"type": "STOP", "name": name})
+    colony.send({"type": "START", "name": "b"})
+    colony.wait_for_status("b", instance=2, state="RUNNING")
+    colony.send({"type": "STOP", "name": "b"})
+    put(colony, "a", after={"b": "started"})
+    put(colony, "b", after={"a": "started"})
+    for name in ("a", "b"):
+        colony.wait_for_problem(name)
+    for _ in range(2):
+        colony.kill()
+        colony.start()
+        colony.scan()
+    for name in ("a", "b"):
+        colony.wait_for_status(name, state="FATAL", wanted="down")
+    put(colony, "a")
+    colony.wait_for_status("a", state="STOPPED", instance=1, problem=None, reason="stopped on request")
+    put(colony, "b")
+    colony.wait_for_status("b", state="STOPPED", instance=2, problem=None, reason="stopped on request")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import stat
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,18 +62,9 @@ def kill(colony: Colony, victims: str, meanwhile: Callable[[], object] = lambda:
     colony.scan()
 
 
-@pytest.fixture
-def short(colony: Colony) -> Iterator[Colony]:
-    """A colony whose state directory has a path that is short enough for sockets in it, wherever pytest is."""
-    colony.state = Path(tempfile.mkdtemp(prefix="nc-")) / "s"
-    yield colony
-    colony.close()
-    shutil.rmtree(colony.state.parent)
-
-
-def test_ready_status_and_phases(short: Colony) -> None:
+def test_ready_status_and_phases(open_colony: Colony) -> None:
     """A process is STARTING until it says READY=1; its words and phases are in its status, as plain text."""
-    colony = short
+    colony = open_colony  # a path short enough for a socket
     colony.put("web", NOTIFY)
     colony.start()
     pid = starting(colony)
@@ -92,9 +84,9 @@ def test_ready_status_and_phases(short: Colony) -> None:
     assert not os.path.exists(address)
 
 
-def test_watchdog_variables(short: Colony) -> None:
+def test_watchdog_variables(open_colony: Colony) -> None:
     """With `watchdog` a process has NOTIFY_SOCKET and its time in microseconds; without either key, neither."""
-    colony = short
+    colony = open_colony  # a path short enough for a socket
     colony.put("dog", {"args": [SLEEP, "100000"], "watchdog": 120.5})
     colony.put("none", {"args": [SLEEP, "100000"]})
     colony.start()
@@ -252,3 +244,60 @@ def test_many_say_it_at_once(colony: Colony) -> None:
     assert os.listdir(colony.state / "notify") == []
     for pid in (keeper, colony.supervisor_pid):
         colony.wait_for(lambda pid=pid: len(descriptors(pid)) < 40, "what they held is closed")  # type: ignore[misc]
+
+
+BEATS = """
+import os, socket, time
+address = os.environ["NOTIFY_SOCKET"].replace("@", chr(0))
+out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+while True:
+    try:
+        out.sendto(b"WATCHDOG=1", address)
+    except OSError:
+        pass  # with keeper and supervisor dead nobody is there
+    time.sleep(0.05)
+"""
+BEATING: dict[str, Any] = {"args": [sys.executable, "-I", "-S", "-c", BEATS], "watchdog": 1.0, "threshold": 0.1}
+
+
+@pytest.mark.parametrize("victims", VICTIMS)
+def test_who_says_that_he_lives_is_left_alone_whoever_is_dead(colony: Colony, victims: str) -> None:
+    """While supervisor or keeper is away for longer than the watchdog has, nobody is blamed for what was not heard."""
+    colony.put("web", BEATING)
+    colony.start()
+    pid = colony.wait_until_running("web")
+    kill(colony, victims, lambda: time.sleep(1.5))
+    assert colony.wait_until_running("web", instance=1) == pid
+    assert "watchdog" not in colony.log()
+
+
+def test_a_keeper_that_does_not_come_back_blames_nobody(colony: Colony) -> None:
+    """While there is no keeper who could hear them, no time is up."""
+    colony.put("web", BEATING)
+    colony.put("slow", {**NOTIFY, "ready": {"notify": True, "timeout": 3}})
+    colony.start()
+    web, slow = colony.wait_until_running("web"), starting(colony, "slow")
+    keeper = colony.wait_for(colony.keeper_pid, "there is a keeper")
+    lock = colony.state / "keeper.lock"
+    os.kill(keeper, signal.SIGSTOP)
+    with lock.open("r+") as held:
+        os.kill(keeper, signal.SIGKILL)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        tell(slow, "READY=1")
+        time.sleep(3.5)
+    colony.scan()
+    assert colony.wait_until_running("slow", timeout=40, instance=1) == slow
+    assert colony.wait_until_running("web", instance=1) == web
+    assert "watchdog" not in colony.log() and "not ready" not in colony.log()
+
+
+@pytest.mark.parametrize("victims", VICTIMS)
+def test_who_hangs_is_found_out_by_the_next_too(colony: Colony, victims: str) -> None:
+    """Who has said nothing for too long is restarted, also if that began before somebody died."""
+    colony.put("web", {"args": [SLEEP, "100000"], "watchdog": 3, "threshold": 0.1})
+    colony.start()
+    pid = colony.wait_until_running("web")
+    kill(colony, victims)
+    colony.wait_until_dead(pid)
+    assert colony.wait_until_running("web", instance=2) != pid
+    assert "watchdog: no sign of life for 3 s" in colony.log()

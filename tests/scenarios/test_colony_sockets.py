@@ -374,3 +374,25 @@ def test_a_clean_end_leaves_no_file(colony: Colony, port: int) -> None:
     colony.wait_until_dead(pid)
     colony.wait_for(lambda: not path.exists(), "its file is gone")
     assert not is_alive(pid)
+
+
+def test_a_path_that_somebody_else_has_taken(colony: Colony) -> None:
+    """A socket that another has put where ours was is left as it is: the process says so, and waits for its place."""
+    path = f"{colony.root}/web.sock"
+    colony.put("web", server(colony, 0, sockets={"ctl": f"unix:{path}"}, min_restart_delay=0.05, max_restart_delay=0.1))
+    colony.start()
+    pid = colony.wait_until_running("web")
+    assert call(path) == pid
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        os.chmod(path, 0o600)
+        other.listen()
+        colony.post({"type": "RESTART", "name": "web"})
+        status = colony.wait_for_status("web", state="BACKOFF")
+        assert status["reason"] == f"cannot listen on unix:{path}: Address already in use"
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        colony.send({"type": "STOP", "name": "web"})
+        assert is_open(path)
+    colony.send({"type": "START", "name": "web"})
+    assert call(path) == colony.wait_until_running("web")

@@ -785,3 +785,15 @@ def test_since_when_we_run(colony: Colony) -> None:
     colony.wait_for(lambda: (colony.supervisor() or before)["keeper"] != keeper, "there is a new keeper")
     after = colony.supervisor()
     assert after and after["started"] == before["started"]
+
+
+def test_after_a_process_was_removed(colony: Colony) -> None:
+    """What ran and was removed is no more: an upgrade after it comes about, and the end as well."""
+    release = Release(colony)
+    colony.put("web", {"args": colony.payload("web", "serve")})
+    release.start()
+    colony.wait_until_running("web")
+    colony.remove("web")
+    colony.wait_until_forgotten("web")
+    release.upgrade()
+    assert colony.stop() == 0

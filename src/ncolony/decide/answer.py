@@ -30,7 +30,9 @@ def verdict(goal: Goal, since: int, process: Process | None) -> Verdict:
         return Verdict.FAILED if process.wanted is Wanted.UP else Verdict.OPEN
     if process is None or process.state in (State.STOPPED, State.FATAL):
         return Verdict.FAILED
-    if process.number <= since:
+    if process.number < since:
+        return Verdict.FAILED  # its file was removed, and what is there now is another process
+    if process.number == since:
         return Verdict.OPEN
     if process.state is State.RUNNING:
         return Verdict.DONE

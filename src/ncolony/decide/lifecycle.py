@@ -154,9 +154,10 @@ class Tick(msgspec.Struct, frozen=True):
 
 
 class Conditions(msgspec.Struct, frozen=True):
-    """What has to be before it may start, and is not, in words."""
+    """What has to be before it may start, and is not, in words; `broken` is what of that it cannot go on without."""
 
     waiting_for: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -367,7 +368,8 @@ def _reconfigure_down(process: Process, event: Configured, now: float) -> Outcom
     """Of a process without an instance: a change that needs a restart starts it, others do not."""
     was_job, process = process.policy.job, _set(process, policy=event.policy, enabled=event.enabled)
     if process.policy.job and process.enabled:
-        settled = process.state in (State.WAITING, State.EXITED) or (was_job and not event.relaunch)
+        waits = process.state is State.WAITING  # for its run, if it was a job before
+        settled = process.state is State.EXITED or (was_job and (waits or not event.relaunch))
         return (process, ()) if settled else _rest(process, now)
     if not event.relaunch and not was_job:
         return process, ()
@@ -491,6 +493,11 @@ def _beat_running(process: Process, event: msgspec.Struct, now: float) -> Outcom
     return _watch(_set(process, watched=True), now), ()
 
 
+def _resumed_running(process: Process, event: msgspec.Struct, now: float) -> Outcome:
+    """What it said meanwhile, nobody has heard: it has its time anew."""
+    return _watch(process, now), ()
+
+
 def _fault(process: Process, event: Fault, now: float) -> Outcome:
     return _fail(process, now, event.reason, max(0.0, now - process.since), event.luck)
 
@@ -534,6 +541,13 @@ def _extend_stopping(process: Process, event: Extend, now: float) -> Outcome:
 
 def _conditions(process: Process, event: Conditions, now: float) -> Outcome:
     return _set(process, waiting_for=event.waiting_for), ()
+
+
+def _conditions_live(process: Process, event: Conditions, now: float) -> Outcome:
+    process = _set(process, waiting_for=event.waiting_for)
+    if not event.broken:
+        return process, ()
+    return _halt(process, now, Wanted.UP, f"is bound to others: needs {', '.join(event.broken)}")
 
 
 def _conditions_waiting(process: Process, event: Conditions, now: float) -> Outcome:
@@ -623,12 +637,12 @@ _ROWS: dict[State, tuple[Callable[..., Outcome], ...]] = {
     State.STARTING: (
         _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
         _kill_live, _started, _ended_live, _ignore, _begin_again, _ignore, _tick_starting,
-        _conditions, _ready, _beat_starting, _fault, _extend_starting,
+        _conditions_live, _ready, _beat_starting, _fault, _extend_starting,
     ),
     State.RUNNING: (
         _reconfigure_live, _remove_live, _ignore, _stop_live, _restart_live,
-        _kill_live, _ignore, _ended_live, _ignore, _vanished, _ignore, _tick_running,
-        _conditions, _ignore, _beat_running, _fault, _ignore,
+        _kill_live, _ignore, _ended_live, _ignore, _vanished, _resumed_running, _tick_running,
+        _conditions_live, _ignore, _beat_running, _fault, _ignore,
     ),
     State.BACKOFF: (
         _reconfigure_backoff, _remove_down, _start_down, _stop_down, _restart_down,

@@ -29,6 +29,7 @@ class Doors:
 
     def __init__(self, safe: Safe) -> None:
         self.safe = safe
+        self.files: dict[str, tuple[int, int] | None] = {}  # which file a unix socket was bound to, as far as we know
 
     def open_all(self, order: dict[str, Any]) -> list[list[Any]]:
         """Open what is not open yet; [key, the number it gets, where it is bound] of each. Raises Refused."""
@@ -43,11 +44,13 @@ class Doors:
 
     def _open(self, about: dict[str, Any], uid: int | None, gid: int | None) -> str:
         key, path = about["key"], about["path"]
-        if key in self.safe.held and path and not _is_socket(path):
+        if key in self.safe.held and path and not self._is_ours(key, path):
             self.safe.drop(key)  # somebody has removed its file: nobody finds it any more
         if key not in self.safe.held:
             self.safe.put(key, _bound(about))
+            self.files[key] = _socket_file(path)
             reach("socket.opened")
+        self.files.setdefault(key, _socket_file(path))
         with _socket(self.safe.held[key]) as door:
             if door.type == socket.SOCK_STREAM:
                 door.listen(about["backlog"])
@@ -62,9 +65,14 @@ class Doors:
         with _socket(self.safe.held[key]) as door:
             path = door.getsockname() if door.family == socket.AF_UNIX else ""
         self.safe.drop(key)
-        if path and _is_socket(path) and not _is_answered(path):
+        if path and self._is_ours(key, path) and not _is_answered(path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
+        self.files.pop(key, None)
+
+    def _is_ours(self, key: str, path: str) -> bool:
+        """Whether the file there is still that of this socket. Of one that another keeper opened any will do."""
+        return (file := _socket_file(path)) is not None and self.files.get(key, file) == file
 
     def take_from(self, pidfd: int, key: str, number: int, where: str) -> None:
         """Where nobody lives who kept it, take the socket from an instance that still has it, if we may."""
@@ -102,7 +110,7 @@ def _bound(about: dict[str, Any]) -> int:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, about["only"])
-        if path and _is_socket(path) and not _is_answered(path):
+        if path and _socket_file(path) is not None and not _is_answered(path):
             os.unlink(path)
         made.bind(path or (about["host"], about["port"], *about["more"]))
         return made.detach()
@@ -111,11 +119,12 @@ def _bound(about: dict[str, Any]) -> int:
         os.umask(umask)
 
 
-def _is_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.lstat(path).st_mode)
-    except OSError:
-        return False
+def _socket_file(path: str) -> tuple[int, int] | None:
+    """What tells the socket's file at the path from another; None where there is none."""
+    with contextlib.suppress(OSError):
+        found = os.lstat(path)
+        return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
+    return None
 
 
 def _is_answered(path: str) -> bool:

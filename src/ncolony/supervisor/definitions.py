@@ -124,7 +124,10 @@ class Definitions:
         if not self._tangled:
             return set()
         self._tangled = False
-        newest = {name: self._candidates.get(name) or file.newest for name, file in self._files.items()}
+        newest = {
+            name: self._candidates.get(name) or (file.definition if file.why else file.newest)
+            for name, file in self._files.items()
+        }
         after = {
             name: files_meant(one.config.after, self._files) for name, one in newest.items() if one and one.config.after
         }
@@ -278,6 +281,8 @@ class Definitions:
             concerned |= self._note_needs(name, file.definition)
         file.until = None
         del self._trials[name]
+        # What is back may wait for others, and they for it.
+        self._tangled |= file.definition.config.after != {} or bool(file.circle)
         self._say(f"{printable(name)}: rolled back: {file.why}")
         return concerned | self._processes(name, file)
 

@@ -72,6 +72,10 @@ _PLACES = {
 _DEPARTURE_S = 0.03
 # A stop that takes this long names what it waits for, and again after each such time.
 _ASK_S = 1.0
+# In these states a process may be about to say something that counts.
+_SPEAKING = (State.STARTING, State.RUNNING)
+# A deadline that is heeded so much later than it should be was not for us to keep.
+_LATE_S = 0.02
 # Before anything is known of what runs, a wish to end waits this long for a keeper.
 _KEEPER_WAIT_S = 10.0
 # What was applied of the config directory is written down this much later at the latest.
@@ -118,6 +122,8 @@ class Supervisor(Service):
         self._exit_code: int | None = None  # of the process that ended the colony
         self._asked = False  # to end
         self._judging: Any = None  # the next look at definitions on trial
+        self._heeds_lateness = False
+        self._unheard: set[str] = set()  # names whose time was up while nobody could hear them
         self._memory = MemoryWatch(self)
         self.tending, self.ordering, self.sockets = Tending(self), Ordering(self), Sockets(self)
 
@@ -423,6 +429,8 @@ class Supervisor(Service):
             self.ordering.changed(name, known)
         elif before.deadline is None and process.state is State.STARTING:
             self.ordering.changed(name, known)  # its instance exists
+        elif process.state is State.EXITED and process.has_succeeded is not before.has_succeeded:
+            self.ordering.changed(name, known)  # by another word of what success is
         self.records.changed(name, transient=process.state is State.STARTING and known.pid is None)
         self._desk.judge(name, process)
         if self.quitting and process.state not in LIVE:
@@ -435,7 +443,7 @@ class Supervisor(Service):
 
     def _schedule(self, name: str, known: Known) -> None:
         deadline = known.process.deadline if known.process is not None else None
-        if deadline is not None and deadline != known.timed:
+        if deadline is not None and (known.timed is None or deadline < known.timed):
             known.timed = deadline
             heapq.heappush(self._deadlines, (deadline, name))
 
@@ -498,11 +506,23 @@ class Supervisor(Service):
 
     def _tick(self) -> None:
         now = self.reactor.seconds()
+        if self._deadlines and now - self._deadlines[0][0] > _LATE_S and not self._heeds_lateness:
+            # We were held up. What processes have said meanwhile, in time, is to be heard first.
+            self._heeds_lateness = True
+            self.reactor.callLater(0, self.guarded, self._tick)
+            return
+        self._heeds_lateness = False
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline, name = heapq.heappop(self._deadlines)
             known = self.known.get(name)
-            if known is not None and known.timed == deadline:
-                known.timed = None
+            if known is None or known.process is None or known.timed != deadline:
+                continue
+            known.timed = None
+            if known.process.deadline is not None and known.process.deadline > now:
+                self._schedule(name, known)  # put off meanwhile
+            elif known.process.state in _SPEAKING and not self.hands.agreed:
+                self._unheard.add(name)  # without a keeper nobody hears that it is ready, or lives
+            else:
                 self.events.append((name, lifecycle.Tick(random.random())))
 
     # the config directory
@@ -664,6 +684,7 @@ class Supervisor(Service):
                 for name in names:
                     if (known := self.known.get(name)) is not None and known.rolled_back:
                         self.happened("rolled-back", name, reason=known.rolled_back)
+        self._note_all(self.definitions.untangle(now))
         self._apply_all()
         self.drain_events()
         self._judge_at(min(looks, default=None))
@@ -717,7 +738,9 @@ class Supervisor(Service):
         self.sockets.concern(name, known)
         if known.definition is None and known.problem is not None:
             return  # not a process, or adopted, and then it goes on with what it was started from
-        self.ordering.define(name, known)
+        waits = known.process is not None and known.process.state is State.WAITING
+        if not waits:
+            self.ordering.define(name, known)
         found = self._applied_from(known.definition)
         if known.process is None:
             if found is None:
@@ -739,6 +762,9 @@ class Supervisor(Service):
                     "there are to be fewer instances" if known.index is not None else "it has instances"
                 )
             self.events.append((name, event))
+        if waits:
+            # With the new definition, or not at all: in this order.
+            self.ordering.define(name, known)
 
     def _first(self, name: str, known: Known, found: Applied) -> Process:
         """A process that this supervisor sees for the first time and that has no instance."""
@@ -767,6 +793,7 @@ class Supervisor(Service):
         """Nothing is left of the process; a file with a problem keeps its status."""
         reason = known.process.reason if known.process is not None else ""
         known.process = known.applied = known.identity = known.pid = None
+        self._stopping.pop(name, None)
         self.sockets.concern(name, known)
         if known.definition is None and known.problem is None:
             del self.known[name]
@@ -832,6 +859,8 @@ class Supervisor(Service):
             self.sockets.over(identity)
         self.hands.sweep(present)
         self.hands.agreed = True
+        self.events += [(name, lifecycle.Tick(random.random())) for name in sorted(self._unheard)]
+        self._unheard.clear()
         self._desk.signal_again()
         self._describe_ourselves()
         if not self.adopted:
@@ -856,6 +885,8 @@ class Supervisor(Service):
         told, self.events = self.events, deque()
         if not self.quitting:
             self._apply_all()
+        for name, known in self.known.items() if self.quitting else ():
+            self.ordering.define(name, known)  # who is to end before whom
         self.events += told
         self.output.forget_strangers()
         with contextlib.suppress(OSError):
@@ -868,9 +899,8 @@ class Supervisor(Service):
         for name in self._reported:
             if name not in self.known or self.known[name].pid is None:
                 self.records.pid(name, None)
-        self.drain_events()
-        self.ordering.settle()
         self._desk.resume()
+        self.ordering.begin()
         if self.quitting:
             self.drain_events()
             self.quitting = False
@@ -1149,10 +1179,15 @@ class Supervisor(Service):
         wall, now = time.time(), self.reactor.seconds()
         notes = (*known.troubles.values(), *self.records.trouble(name))
         if process is None:
+            # What an earlier supervisor knew is kept until the file can be used: its number, and a wish not to run.
+            was = self._earlier.get(name)
+            down = was if was is not None and was.wanted == Wanted.DOWN else None
             return Status(
-                name=shown, state="FATAL", wanted="up", pid=None, instance=0, since=wall, started=None, restarts=0,
-                next_try=None, reason=known.problem or "", problem=known.problem, warnings=notes, group=(),
-                enabled=True, generation="", digest="", last_exit=None, file=shown,
+                name=shown, state="FATAL", wanted="down" if down else "up", pid=None,
+                instance=was.instance if was else 0, since=wall, started=None, restarts=0, next_try=None,
+                reason=down.reason if down else known.problem or "", problem=known.problem, warnings=notes, group=(),
+                enabled=True, generation=down.generation if down else "", digest=down.digest if down else "",
+                last_exit=was.last_exit if was else None, file=shown,
             )  # fmt: skip
         again = process.deadline if process.state in (State.BACKOFF, State.FATAL) else None
         ready = ready_at(process)

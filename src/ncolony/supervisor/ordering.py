@@ -6,16 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..decide import lifecycle
-from ..decide.lifecycle import Event, Wanted
+from ..decide.lifecycle import Event, State, Wanted
 from ..decide.order import LIVE, Standing, circles, look
 from ..model.conditions import After, as_after
 from .known import Known
 
 if TYPE_CHECKING:
     from .loop import Supervisor
-
-
-_RUNNING = (lifecycle.State.STARTING, lifecycle.State.RUNNING)
 
 
 class Ordering:
@@ -29,8 +26,8 @@ class Ordering:
         self._held: dict[str, tuple[Event, int, Wanted]] = {}
         self._needed_by: dict[str, str] = {}  # one that is held back -> one that needs it
         self._going: set[str] = set()  # that have just been told so
-        self._settled = False  # whether it is known what runs
         self._looks: dict[str, float] = {}  # processes to look at again when it is so late
+        self._begun = False  # whether it is known what runs
 
     # starting
 
@@ -49,6 +46,10 @@ class Ordering:
             self._dependents.setdefault(one, set()).add(name)
         if after or before:
             self._reconsider(name)
+        self._needed_by.clear()
+        if self._held:
+            # Nobody else would notice that they are needed no more.
+            self._release(process for one in before for process in self._colony.definitions.processes(one))
 
     def changed(self, name: str, known: Known) -> None:
         """A process is not what it was: those that wait for it may go on, and those bound to it may not."""
@@ -57,7 +58,18 @@ class Ordering:
             for dependent in sorted(self._dependents_of(name, known)):
                 self._reconsider(dependent)
         if self._held:
-            self._release(name)
+            self._release(self._needs(name))
+
+    def begin(self) -> None:
+        """It is known how everybody is: from now on nobody goes on who is bound to what is not there."""
+        self._begun = True
+        for name in self._after:
+            known = self._colony.known.get(name)
+            if known is None or known.process is None:
+                continue
+            if younger := self._younger(name, known):  # while nobody looked
+                self._colony.events.append((name, lifecycle.Conditions(known.process.waiting_for, younger)))
+            self._reconsider(name)
 
     def waiting_for(self, name: str) -> tuple[str, ...]:
         """What has to be before the process may start, in words."""
@@ -97,43 +109,25 @@ class Ordering:
         known = self._colony.known.get(name)
         if known is None or known.process is None:
             return
-        unmet = self._unmet(name)
+        process, unmet = known.process, self._unmet(name)
         waiting_for = tuple(why for why, _ in unmet)
-        if waiting_for == known.process.waiting_for:
-            return
-        events = self._colony.events
-        events.append((name, lifecycle.Conditions(waiting_for)))
-        self._let_down(name, known, [why for why, after in unmet if after.bind])
-        self._colony.records.changed(name)
+        # Who is to be told to go anyway goes in his turn.
+        may_break = self._begun and name not in self._held and process.state in (State.STARTING, State.RUNNING)
+        broken = tuple(why for why, after in unmet if after.bind) if may_break else ()
+        if waiting_for != process.waiting_for or broken:
+            self._colony.events.append((name, lifecycle.Conditions(waiting_for, broken)))
 
-    def _let_down(self, name: str, known: Known, broken: list[str]) -> None:
-        """What a process is bound to is not so any more: it stops, and waits."""
-        running = known.process is not None and known.process.state in _RUNNING
-        if broken and running and self._settled:
-            reason = f"is bound to others: needs {', '.join(broken)}"
-            self._colony.events.append((name, lifecycle.Restart(reason)))
-
-    def settle(self) -> None:
-        """It is known what runs. Whom bound processes were let down by meanwhile is seen now."""
-        self._settled = True
-        for name, after in self._after.items():
-            known = self._colony.known.get(name)
-            if known is not None and any(one.bind for one in after.values()):
-                broken = [why for why, one in self._unmet(name) if one.bind]
-                broken += [f"{other}, which has been restarted" for other in self._younger(name, known)]
-                self._let_down(name, known, broken)
-
-    def _younger(self, name: str, known: Known) -> list[str]:
+    def _younger(self, name: str, known: Known) -> tuple[str, ...]:
         """Those to which a process is bound that were started after it."""
         started = known.started
-        return [
-            one
+        return tuple(
+            f"{one}, which has been restarted"
             for other, after in self._after[name].items()
             for one in self._colony.definitions.processes(other)
             if after.bind and after.when != "completed" and started is not None
             if (its := self._colony.known.get(one)) is not None and its.pid is not None
             if its.started is not None and its.started > started
-        ]
+        )
 
     # stopping
 
@@ -158,7 +152,7 @@ class Ordering:
         self._held.clear()
 
     def _needs(self, name: str) -> set[str]:
-        return {one for other in self._after[name] for one in self._colony.definitions.processes(other)}
+        return {one for other in self._after.get(name, ()) for one in self._colony.definitions.processes(other)}
 
     def _dependents_of(self, name: str, known: Known) -> set[str]:
         found = self._dependents.get(name, set())
@@ -192,17 +186,17 @@ class Ordering:
             return False
         return name in self._held or name in self._going or process.state is lifecycle.State.STOPPING
 
-    def _release(self, name: str) -> None:
-        """This one may have been the last that needed others, also through some that have ended."""
-        seen, todo = {name}, [name]
+    def _release(self, needed: Iterable[str]) -> None:
+        """The last that needed these may be gone, or those that they need in turn where they have ended."""
+        known, seen, todo = self._colony.known, set[str](), [*needed]
         while todo:
-            one = todo.pop()
-            for other in (self._needs(one) if one in self._after else set()) - seen:
-                seen.add(other)
-                if other not in self._held:
-                    todo.append(other)
-                elif not self._is_needed(other):
-                    self._let_go(other)
+            if (one := todo.pop()) in seen:
+                continue
+            seen.add(one)
+            if one not in self._held:
+                todo += self._needs(one)
+            elif one not in known or not self._is_needed(one):
+                self._let_go(one)
 
     def _let_go(self, name: str) -> None:
         event, number, wanted = self._held.pop(name)
@@ -214,3 +208,4 @@ class Ordering:
             self._colony.events.append((name, event))
         else:
             self.changed(name, known)
+            self._reconsider(name)

@@ -267,12 +267,19 @@ class Desk:
 
     def _resume_one(self, file_name: str, answer: Answer) -> None:
         self._requests.resume(file_name, answer)
-        for name, since in answer.since.items():
-            process = self._process(name)
-            if process is not None and process.number <= since and process.state not in (State.STOPPING, State.STOPPED):
-                # The order did not survive its giver.
-                again: Event = lifecycle.Restart() if answer.goal == Goal.UP.value else lifecycle.Stop()
-                self._colony.events.append((name, again))
+        # The order did not survive its giver.
+        again: Event = lifecycle.Restart() if answer.goal == Goal.UP.value else lifecycle.Stop()
+        names = [
+            name
+            for name, since in answer.since.items()
+            if (process := self._process(name)) is not None
+            and process.number == since
+            and process.state not in (State.STOPPING, State.STOPPED)
+        ]
+        if len(answer.names) > 1 and answer.goal == Goal.UP.value:
+            self._colony.ordering.tell(names, again)
+        else:
+            self._colony.events += [(name, again) for name in names]
         self._colony.drain_events()
         for name in answer.since:
             self._requests.judge(name, self._process(name))

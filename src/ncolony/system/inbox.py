@@ -287,9 +287,9 @@ class Requests:
             if result is Verdict.OPEN:
                 continue
             self._by_name[name].remove(request)
-            del request.remaining[name]
+            since = request.remaining.pop(name)
             if result is Verdict.FAILED:
-                request.failed.append(f"{name}: {_why_failed(request.goal, process)}")
+                request.failed.append(f"{name}: {_why_failed(request.goal, process, since)}")
             if not request.remaining:
                 self._record(name)
                 self._answer(request)
@@ -305,7 +305,7 @@ class Requests:
         self._write(request.message, answer)
 
 
-def _why_failed(goal: Goal, process: Process | None) -> str:
-    if process is None:
+def _why_failed(goal: Goal, process: Process | None, since: int) -> str:
+    if process is None or process.number < since:
         return "its file was removed"
     return "it was started again meanwhile" if goal is Goal.DOWN else process.reason
