@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from test_colony_limits import FEW_FILES
 from test_colony_upgrade import Release
 
 from colony import SLEEP, Colony, descriptors, environment_of
@@ -198,6 +199,26 @@ def test_the_real_systemd_notify(open_colony: Colony, uid: int | None) -> None:
     open_colony.start()
     open_colony.wait_for_status("web", state="RUNNING", said="all is well")
     open_colony.wait_for(lambda: open_colony.lines("web") == ["told"], "systemd-notify has ended")
+
+
+def test_with_few_descriptors(colony: Colony) -> None:
+    """Where descriptors run out, those that cannot be heard are not started, and say why; the others are as usual."""
+    names = [f"p{number:02}" for number in range(40)]
+    for name in names:
+        colony.put(name, {**NOTIFY, "sockets": {"s": "tcp:127.0.0.1:0"}})
+    colony.start(prefix=FEW_FILES)
+    settled = ("STARTING", "BACKOFF")
+    colony.wait_for(lambda: all((colony.status(name) or {}).get("state") in settled for name in names), "all tried")
+    found = {name: colony.status(name) or {} for name in names}
+    refused = [status for status in found.values() if status["state"] == "BACKOFF"]
+    assert 0 < len(refused) < len(names)
+    assert all("Too many open files" in status["reason"] for status in refused)
+    for name, status in found.items():
+        if status["state"] == "STARTING":
+            pid = starting(colony, name)
+            tell(pid, "READY=1")
+            colony.wait_for_status(name, state="RUNNING", pid=pid)
+    assert "Traceback" not in colony.log() + (colony.state / "keeper.log").read_text()
 
 
 def test_many_say_it_at_once(colony: Colony) -> None:

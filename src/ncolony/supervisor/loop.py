@@ -745,7 +745,7 @@ class Supervisor(Service):
         status = self._earlier.pop(name, None)
         if status is None:
             return Process(name=name, policy=found.policy, since=now)
-        known.last_exit = status.last_exit
+        known.last_exit, known.late = status.last_exit, status.late
         if (process := remembered(name, found, memory_of(status), now)) is not None:
             known.applied = found
             return process
@@ -939,7 +939,10 @@ class Supervisor(Service):
             generation, digest, policy = "", "", self.settings.policy
         memory = None
         if (status := self._earlier.pop(name, None)) is not None:
-            known.last_exit, memory = status.last_exit, memory_of(status)
+            known.last_exit, known.late, memory = status.last_exit, status.late, memory_of(status)
+            if status.instance == one["number"]:
+                known.healthy, known.health = status.healthy, status.health
+                known.said, known.phase = status.said, status.phase
             if status.instance == one["number"] and status.generation:
                 # What was applied last: the instance may be on its way out because of it.
                 generation, digest = status.generation, status.digest
