@@ -233,6 +233,9 @@ class Job:
             self._kept.seen = status.instance
             for run in list(self._kept.runs):
                 self._end(run, True)
+        for run in self._kept.runs:
+            if status.instance > run.before + 1:
+                run.before = self._office.first_since(self.name, run.before, status.instance) - 1
         if status.instance > max([self._kept.seen, *(run.before + 1 for run in self._kept.runs)]):
             # Somebody else has asked for it. Of several that came and went, the newest is the one that counts.
             self._kept.runs.append(Sent(self._job.number + 1, status.instance - 1))
