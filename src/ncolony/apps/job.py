@@ -113,12 +113,20 @@ class Job:
                 others = tuple(one for one in memory.going if one is not going)
                 memory = msgspec.structs.replace(memory, going=others)
                 if self._rules.catch_up:
-                    memory = msgspec.structs.replace(memory, queued=going)
+                    memory = self._undecided(memory, going)
                 else:
                     memory = msgspec.structs.replace(memory, owed=going.due)
                     self._note(Note(Word.MISSED, "there is no supervisor", going.due))
         self._job = self._begun(memory)
         self._write()
+
+    def _undecided(self, memory: schedule.Memory, run: schedule.KeptRun) -> schedule.Memory:
+        """As if it had not been decided about this run: what is due until there is a supervisor is missed with it."""
+        if run.due is None or run.attempt:
+            again = msgspec.structs.replace(run, at=time.time())
+            return msgspec.structs.replace(memory, retries=(*memory.retries, again))
+        # Cron has whole seconds.
+        return msgspec.structs.replace(memory, queued=None, last=run.due - (self._rules.every or 1.0))
 
     def turn(self) -> float:
         """Take in what the status says and do what is due; when, on the monotonic clock, to come again."""
