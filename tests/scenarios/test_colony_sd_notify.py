@@ -7,7 +7,9 @@ import shutil
 import signal
 import socket
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,8 +61,18 @@ def kill(colony: Colony, victims: str, meanwhile: Callable[[], object] = lambda:
     colony.scan()
 
 
-def test_ready_status_and_phases(colony: Colony) -> None:
+@pytest.fixture
+def short(colony: Colony) -> Iterator[Colony]:
+    """A colony whose state directory has a path that is short enough for sockets in it, wherever pytest is."""
+    colony.state = Path(tempfile.mkdtemp(prefix="nc-")) / "s"
+    yield colony
+    colony.close()
+    shutil.rmtree(colony.state.parent)
+
+
+def test_ready_status_and_phases(short: Colony) -> None:
     """A process is STARTING until it says READY=1; its words and phases are in its status, as plain text."""
+    colony = short
     colony.put("web", NOTIFY)
     colony.start()
     pid = starting(colony)
@@ -80,8 +92,9 @@ def test_ready_status_and_phases(colony: Colony) -> None:
     assert not os.path.exists(address)
 
 
-def test_watchdog_variables(colony: Colony) -> None:
+def test_watchdog_variables(short: Colony) -> None:
     """With `watchdog` a process has NOTIFY_SOCKET and its time in microseconds; without either key, neither."""
+    colony = short
     colony.put("dog", {"args": [SLEEP, "100000"], "watchdog": 120.5})
     colony.put("none", {"args": [SLEEP, "100000"]})
     colony.start()

@@ -12,8 +12,6 @@ from soak.cast import Player
 
 # A start is in the ledger so much later than it was due, at least: the shell has to come up.
 _EARLY_S = 0.3
-# Runs this close to their time are on time: by them the times of an `every` are known.
-_PROMPT_S = 0.5
 
 
 @dataclass
@@ -117,16 +115,16 @@ class Runs:
     latest: float = 0.0
     faults: list[str] = field(default_factory=list)
 
+    def miss(self, player: Player, due: float) -> None:
+        """It should have run then."""
+        self.missed += 1
+        self.faults.append(f"{due:.2f} {player.name} did not run for this time")
+
 
 def phase_of(times: Sequence[float], every: float) -> float:
-    """The phase in which the most runs were on time: what is due every so often is due then."""
+    """The phase of what is due every so often: the one by which the runs are late by the least, since none is early."""
     phases = sorted(at % every for at in times)
-    wrapped = [*phases, *(phase + every for phase in phases)]
-
-    def prompt(begin: float) -> int:
-        return sum(begin <= phase <= begin + _PROMPT_S for phase in wrapped)
-
-    return max(phases, key=prompt, default=0.0)
+    return min(phases, key=lambda phase: sum((at - phase) % every for at in times), default=0.0)
 
 
 def judge_runs(
@@ -148,25 +146,31 @@ def judge_runs(
         step, phase = 60.0, (player.cron_second - offset) % 60.0
     slots = Counter(math.floor((at - phase + _EARLY_S) / step) for at in times)
     runs = Runs()
-    if not slots:
+    if player.every is not None and not times:
         runs.missed, runs.faults = 1, [f"{player.name} never ran"]
         return runs
     for at in times:
         runs.latest = max(runs.latest, (at - phase) % step if (at - phase) % step < step - _EARLY_S else 0.0)
-    first = min(min(slots), math.ceil((since - phase) / step))
+    first = min([*slots, math.ceil((since - phase) / step)])
+    owed: list[float] = []  # due in a disturbance, and not yet seen
     for slot in range(first, math.floor((until - phase) / step)):
-        due = phase + slot * step
+        due, here = phase + slot * step, slots[slot]
         runs.due += 1
-        if slots[slot] > 1:
-            runs.doubled += slots[slot] - 1
-            runs.faults.append(f"{due:.2f} {player.name} ran {slots[slot]} times for this time")
-        elif not slots[slot]:
-            disturbed = any(begin <= due <= end for begin, end in disturbances)
-            if disturbed and not player.catches_up:
-                runs.left_out += 1
-            else:
-                runs.missed += 1
-                runs.faults.append(f"{due:.2f} {player.name} did not run for this time")
+        if not here and any(begin <= due <= end for begin, end in disturbances):
+            owed.append(due)
+        elif not here:
+            runs.miss(player, due)
+        elif here > (allowed := 1 + len(owed[:1])):
+            runs.doubled += here - allowed
+            runs.faults.append(f"{due:.2f} {player.name} ran {here} times for this time")
+        if here:
+            # One run makes up for all that were due; where that is not asked for, none need.
+            for time in owed if here == 1 else []:
+                if player.catches_up:
+                    runs.miss(player, time)
+                else:
+                    runs.left_out += 1
+            owed.clear()
     return runs
 
 

@@ -239,11 +239,6 @@ class Supervisor(Service):
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._happenings = Events(settings.state, self._problem)
         self.definitions = Definitions(f"{settings.state}/previous", lambda text: _log.error("{text}", text=text))
-        try:
-            for companion in companions(settings):
-                self.definitions.offer(*companion)
-        except UnicodeEncodeError:
-            self._problem("companions", f"cannot run companions: not UTF-8: {printable(settings.state)}")
         self.inbox = Inbox(reactor, settings.messages, settings.state, self._take_message, self._problem)
         self.inbox.answered = lambda name, answer: self.happened(
             "message", file=printable(name), result=answer.state, reason=answer.why
@@ -252,6 +247,11 @@ class Supervisor(Service):
         self.chronicle = Chronicle(settings.state, self._logs, self._problem)
         fifos = self.replacing.received.fifos if self.replacing.received else {}
         self.hands = Hands(reactor, settings.state, self._logs, settings.log_budget, self._report, fifos)
+        try:
+            for companion in companions(settings):
+                self.definitions.offer(*companion)
+        except UnicodeEncodeError:
+            self._problem("companions", f"cannot run companions: not UTF-8: {printable(settings.state)}")
         self.hands.welcome_sent = lambda: {"read": self.output.follower.offsets(), "linger": settings.linger}
         self._handle_signals()
         self._describe_ourselves()

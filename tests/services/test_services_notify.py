@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import signal
@@ -132,3 +133,27 @@ def test_watchdog_restarts_who_falls_silent(colony: Colony, way: str) -> None:
     assert len(ups(colony, "telling")) == 2
     events = tell(colony, "events", "telling", "--json")
     assert "watchdog" in events.lower()
+
+
+@pytest.mark.parametrize("order", ["supervisor, keeper", "keeper, supervisor"])
+def test_watchdog_outlives_who_listens(colony: Colony, order: str) -> None:
+    """A program that fell silent is restarted even if supervisor and keeper are killed before its time."""
+    put_telling(colony, "telling", watchdog=2)
+    colony.start()
+    pid = colony.wait_until_running("telling")
+    os.kill(pid, signal.SIGSTOP)
+    for what in order.split(", "):
+        if what == "supervisor":
+            colony.kill()
+            colony.start()
+        else:
+            keeper = colony.keeper_pid()
+            assert keeper is not None
+            os.kill(keeper, signal.SIGKILL)
+            colony.wait_for(functools.partial(_has_other_keeper, colony, keeper), "there is another keeper")
+    colony.wait_for_status("telling", 60, state="RUNNING", instance=2)
+    assert len(ups(colony, "telling")) == 2
+
+
+def _has_other_keeper(colony: Colony, keeper: int) -> bool:
+    return colony.keeper_pid() not in (None, keeper)

@@ -105,3 +105,25 @@ def test_who_has_ended_still_stands_between_two_others(colony: Colony) -> None:
     assert colony.stop() == 0
     # What the database found noted by the worker when it was told to stop.
     assert colony.notes("database") == ["up", "up", "down"]
+
+
+def test_bound_processes_outlive_the_supervisor(colony: Colony) -> None:
+    """A new supervisor, or a new version of it, restarts nobody who is bound to what runs, is ready and works."""
+    fine = {"exec": ["/bin/true"]}
+    server = colony.payload("server", "serve")
+    colony.put("server", {"args": server, "ready": {**fine, "timeout": 60}, "check": [{**fine, "period": 1}]})
+    names = ("started", "ready", "healthy")
+    for name in names:
+        bound = {"server": {"when": name, "bind": True}}
+        colony.put(name, {"args": colony.payload(name, "serve"), "after": bound})
+    colony.start()
+    for name in names:
+        colony.wait_until_running(name)
+    for again in (lambda: colony.send({"type": "UPGRADE"}), colony.kill):
+        again()
+        if colony.has_exited():
+            colony.start()
+        colony.wait_for_status("server", state="RUNNING", healthy=True, instance=1)
+        for name in names:
+            colony.wait_until_running(name)
+    assert {name: len(colony.notes(name)) for name in names} == dict.fromkeys(names, 1)
