@@ -203,7 +203,7 @@ class Probes(Site):
         """Nothing."""
 
 
-class Doors(WrappingFactory):  # type: ignore[type-arg]
+class Doors(WrappingFactory):
     """Lets go of the oldest client when there are too many: who never ends his request keeps nobody out."""
 
     noisy = False

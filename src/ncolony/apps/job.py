@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +28,8 @@ _LIVE = ("STARTING", "RUNNING", "STOPPING")
 # What the supervisor has not taken note of after this long is told again.
 _AGAIN_S = 10.0
 _SOON_S = 2.0
+# The clock was set, and did not merely drift, when it differs by more than this.
+CLOCK_SET_S = 0.5
 # What is told to people at the usual level, and what as a warning; the rest is for who looks closely.
 _TOLD = {Word.SKIPPED, Word.REPLACED, Word.RETRYING, Word.CAUGHT_UP, Word.CLOCK_BACK, Word.ON_TIME}
 _WARNED = {Word.MISSED, Word.TIMED_OUT, Word.GAVE_UP, Word.LATE}
@@ -57,6 +60,8 @@ class Kept(msgspec.Struct, omit_defaults=True):
     try_at: float | None = None
     seen: int = 0  # the newest instance that is known
     memory: schedule.Memory | None = None
+    boot: str = ""  # since which start of the machine, and how far the wall clock was ahead of the monotonic one
+    ahead: float = 0.0
     runs: list[Sent] = []
 
 
@@ -82,7 +87,15 @@ class Job:
             runs = status is not None and status.state in _LIVE
             found = Kept(seen=0 if status is None else status.instance - runs)
         self._kept = found
-        self._job = self._begun(found.memory)
+        self._job = self._begun(self._on_this_clock(found))
+
+    def _on_this_clock(self, found: Kept) -> schedule.Memory | None:
+        """What was written down, where the clock was set since then."""
+        wall, mono = _now()
+        by = wall - mono - found.ahead
+        # What the clock was not set by, it drifts.
+        was_set = found.boot and found.boot == _boot() and abs(by) > CLOCK_SET_S
+        return schedule.moved(found.memory, self._rules, by) if was_set and found.memory is not None else found.memory
 
     # the schedule
 
@@ -359,6 +372,7 @@ class Job:
             at, wanted = job.retries[0]
             kept.tries, kept.try_at = wanted.attempt, wall + at - mono
         kept.memory = schedule.remember(job, wall, mono)
+        kept.boot, kept.ahead = _boot(), wall - mono
         if self._notes.put(self.name, msgspec.json.encode(kept)):
             self._written = what
 
@@ -397,6 +411,16 @@ def rules_of(config: ProcessConfig) -> Rules:
 def _here(moment: float) -> float:
     """How far the clock of this machine is ahead of UTC."""
     return float(time.localtime(moment).tm_gmtoff)
+
+
+@cache
+def _boot() -> str:
+    """Which start of the machine this is, so whose monotonic clock; "" where nobody tells."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _now() -> tuple[float, float]:
