@@ -240,6 +240,7 @@ class Supervisor(Service):
         self._happenings = Events(settings.state, self._problem)
         self.definitions = Definitions(f"{settings.state}/previous", lambda text: _log.error("{text}", text=text))
         self.inbox = Inbox(reactor, settings.messages, settings.state, self._take_message, self._problem)
+        self.inbox.guarded = self.guarded
         self.inbox.answered = lambda name, answer: self.happened(
             "message", file=printable(name), result=answer.state, reason=answer.why
         )
@@ -867,6 +868,8 @@ class Supervisor(Service):
         for name in self._reported:
             if name not in self.known or self.known[name].pid is None:
                 self.records.pid(name, None)
+        self.drain_events()
+        self.ordering.settle()
         self._desk.resume()
         if self.quitting:
             self.drain_events()
@@ -937,6 +940,7 @@ class Supervisor(Service):
             generation, digest, policy = msgspec.convert(one["memo"], tuple[str, str, Policy])
         except msgspec.ValidationError:  # whatever it was started from, it is not the present definition
             generation, digest, policy = "", "", self.settings.policy
+        pace = policy.watchdog  # that it was told
         memory = None
         if (status := self._earlier.pop(name, None)) is not None:
             known.last_exit, known.late, memory = status.last_exit, status.late, memory_of(status)
@@ -951,7 +955,7 @@ class Supervisor(Service):
             found = Applied(generation, digest, policy, True)
         known.applied, known.identity = found, one["id"]
         now = self.reactor.seconds()
-        known.process, again = adopted(name, one["number"], one["alive"], found, memory, now)
+        known.process, again = adopted(name, one["number"], one["alive"], found, memory, now, pace)
         if self.replacing.was_handed(name, one["number"]) and self.replacing.received is not None:
             # The stop goes on where it was, since nothing that was sent was lost.
             _, rung, left = self.replacing.received.stopping[name]

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .loop import Supervisor
 
 
+_RUNNING = (lifecycle.State.STARTING, lifecycle.State.RUNNING)
+
+
 class Ordering:
     """The `after` of each process, and whom it concerns when one of them changes. A change costs nothing to others."""
 
@@ -24,7 +27,9 @@ class Ordering:
         self._dependents: dict[str, set[str]] = {}  # a name as written there -> the processes that wait for it
         # What processes are told once nobody needs them any more, and how they were when that was asked for.
         self._held: dict[str, tuple[Event, int, Wanted]] = {}
+        self._needed_by: dict[str, str] = {}  # one that is held back -> one that needs it
         self._going: set[str] = set()  # that have just been told so
+        self._settled = False  # whether it is known what runs
         self._looks: dict[str, float] = {}  # processes to look at again when it is so late
 
     # starting
@@ -98,10 +103,37 @@ class Ordering:
             return
         events = self._colony.events
         events.append((name, lifecycle.Conditions(waiting_for)))
-        broken = [why for why, after in unmet if after.bind]
-        if broken and known.process.state in (lifecycle.State.STARTING, lifecycle.State.RUNNING):
-            events.append((name, lifecycle.Restart(f"is bound to others: needs {', '.join(broken)}")))
+        self._let_down(name, known, [why for why, after in unmet if after.bind])
         self._colony.records.changed(name)
+
+    def _let_down(self, name: str, known: Known, broken: list[str]) -> None:
+        """What a process is bound to is not so any more: it stops, and waits."""
+        running = known.process is not None and known.process.state in _RUNNING
+        if broken and running and self._settled:
+            reason = f"is bound to others: needs {', '.join(broken)}"
+            self._colony.events.append((name, lifecycle.Restart(reason)))
+
+    def settle(self) -> None:
+        """It is known what runs. Whom bound processes were let down by meanwhile is seen now."""
+        self._settled = True
+        for name, after in self._after.items():
+            known = self._colony.known.get(name)
+            if known is not None and any(one.bind for one in after.values()):
+                broken = [why for why, one in self._unmet(name) if one.bind]
+                broken += [f"{other}, which has been restarted" for other in self._younger(name, known)]
+                self._let_down(name, known, broken)
+
+    def _younger(self, name: str, known: Known) -> list[str]:
+        """Those to which a process is bound that were started after it."""
+        started = known.started
+        return [
+            one
+            for other, after in self._after[name].items()
+            for one in self._colony.definitions.processes(other)
+            if after.bind and after.when != "completed" and started is not None
+            if (its := self._colony.known.get(one)) is not None and its.pid is not None
+            if its.started is not None and its.started > started
+        ]
 
     # stopping
 
@@ -133,21 +165,44 @@ class Ordering:
         return found | self._dependents.get(known.file, set()) if known.file != name else found
 
     def _is_needed(self, name: str) -> bool:
-        """Whether one of those that wait for it lives, and is to be told as well."""
-        colony = self._colony
-        return any(
-            (process := colony.known[one].process) is not None
-            and process.state in LIVE
-            and (one in self._held or one in self._going or process.state is lifecycle.State.STOPPING)
-            for one in self._dependents_of(name, colony.known[name])
-            if one in colony.known
-        )
+        """Whether one of those that wait for it lives, and is to be told as well.
+
+        One that has ended stands between the two that wait for each other through it.
+        """
+        known, seen, todo = self._colony.known, {name}, [name]
+        if (last := self._needed_by.get(name)) is not None and self._is_to_go(last):
+            return True  # as seen the last time: not every one of thousands is looked at for each that goes
+        while todo:
+            one = todo.pop()
+            for dependent in self._dependents_of(one, known[one]) - seen:
+                seen.add(dependent)
+                if self._is_to_go(dependent):
+                    self._needed_by[name] = dependent
+                    return True
+                process = known[dependent].process if dependent in known else None
+                if process is not None and process.state not in LIVE:
+                    todo.append(dependent)
+        self._needed_by.pop(name, None)
+        return False
+
+    def _is_to_go(self, name: str) -> bool:
+        """Whether it lives, and is to stop or to restart."""
+        process = known.process if (known := self._colony.known.get(name)) is not None else None
+        if process is None or process.state not in LIVE:
+            return False
+        return name in self._held or name in self._going or process.state is lifecycle.State.STOPPING
 
     def _release(self, name: str) -> None:
-        """This one may have been the last that needed others."""
-        for one in self._needs(name) if name in self._after else ():
-            if one in self._held and not self._is_needed(one):
-                self._let_go(one)
+        """This one may have been the last that needed others, also through some that have ended."""
+        seen, todo = {name}, [name]
+        while todo:
+            one = todo.pop()
+            for other in (self._needs(one) if one in self._after else set()) - seen:
+                seen.add(other)
+                if other not in self._held:
+                    todo.append(other)
+                elif not self._is_needed(other):
+                    self._let_go(other)
 
     def _let_go(self, name: str) -> None:
         event, number, wanted = self._held.pop(name)
