@@ -265,6 +265,22 @@ def test_ends_with_0(ward: Ward) -> None:
         assert not os.path.exists(f"/proc/{pid}")
 
 
+def test_a_name_that_is_not_found_does_not_keep_it(ward: Ward) -> None:
+    """It ends at once, with 0, also while the address of a host is asked for and nobody answers."""
+    asked = ward.root / "asked"
+    (ward.root / "sitecustomize.py").write_text(
+        f"import os, socket, time\nsocket.getaddrinfo = lambda *_, **__: (open({str(asked)!r}, 'w'), time.sleep(60))\n"
+    )
+    ward.put("web", check=[{"tcp": "host.invalid:80", "period": 0.1, "timeout": 0.1}])
+    ward.say("web")
+    checker = ward.check(PYTHONPATH=str(ward.root))
+    wait_for(asked.exists, "it asks")
+    begun = time.monotonic()
+    checker.terminate()
+    assert checker.wait(70) == 0
+    assert time.monotonic() - begun < 10
+
+
 @pytest.mark.parametrize(
     ("program", "options", "why"),
     [

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -223,6 +224,40 @@ def test_head_and_what_is_not_answered(colony: Colony, endpoint: Start) -> None:
     assert one.ask("/livez/")[0] == 200
     assert one.ask("/readyz/%ff%0a")[0] == 404
     assert "GET" not in one.said(), "requests are not logged"
+
+
+def test_a_header_that_is_no_text(colony: Colony, endpoint: Start) -> None:
+    """Bytes in a header that mean nothing are no accepted type, and no trouble."""
+    colony.start()
+    one = endpoint(colony)
+    becomes(colony, one, "/livez", 200)
+    status, text, headers = one.ask("/livez", Accept="\xff\xfe, application/json")
+    assert (status, json.loads(text), headers["content-type"]) == (
+        200,
+        {"healthy": True, "reasons": []},
+        "application/json",
+    )
+    assert one.ask("/livez", Accept="\xff")[:2] == (200, "ok\n")
+    assert "Traceback" not in one.said()
+
+
+def test_slow_clients_keep_nobody_out(colony: Colony, endpoint: Start) -> None:
+    """More clients than it may have descriptors, none of which finishes its request: who asks properly is answered."""
+    colony.start()
+    one = endpoint(colony)
+    becomes(colony, one, "/livez", 200)
+    resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, (400, 400))
+    slow = []
+    try:
+        for _ in range(500):
+            slow.append(socket.create_connection(one.address, timeout=60))
+            slow[-1].sendall(b"GET /livez HTTP/1.1\r\nHo")
+        for _ in range(10):
+            assert one.ask("/livez")[:2] == (200, "ok\n")
+    finally:
+        for connection in slow:
+            connection.close()
+    assert "EMFILE" not in one.said()
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import resource
 import shlex
 import shutil
 import signal
@@ -771,6 +773,31 @@ def test_a_file_that_cannot_be_written(yard: Yard) -> None:
     yard.happen("fatal")
     wait_for_told(hook, ("web", "fatal", False))
     assert f"cannot write {directory}/own: No such file or directory; alerts may come twice" in yard.log.read_text()
+
+
+def test_a_disk_that_is_full_keeps_nobody_busy(yard: Yard) -> None:
+    """Where nothing can be written that is tried again now and then, and not all the time."""
+    none = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
+    hook = yard.hook()
+    command = yard.command("--url", hook.url)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=none) as notifier:
+        yard.notifiers.append(notifier)
+        assert notifier.stdout
+        for line in notifier.stdout:
+            if b"alerts may come twice" in line:
+                break
+        yard.happen("fatal")
+        wait_for_told(hook, ("web", "fatal", False))
+        before, until = turns(notifier.pid), time.monotonic() + 2
+        wait_for(lambda: time.monotonic() > until, "two seconds have passed")
+        assert turns(notifier.pid) - before < 40
+        assert stop(notifier) == 0
+
+
+def turns(pid: int) -> int:
+    """How often a process has gone to sleep, having had something to do."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"^voluntary_ctxt_switches:\s*(\d+)$", text, re.MULTILINE)[0])
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -18,6 +18,7 @@ from ncolony.decide.schedule import (
     Ended,
     Event,
     Every,
+    KeptRun,
     Memory,
     Note,
     Overlap,
@@ -29,6 +30,7 @@ from ncolony.decide.schedule import (
     Tick,
     Word,
     begin,
+    moved,
     next_wake,
     remember,
     step,
@@ -459,6 +461,37 @@ def test_who_carries_on_knows_its_runs() -> None:
     assert again.passes(235) == ["skipped", "skipped"]
     assert again.passes(10) == ["timed-out", "stop 2"]
     assert again.end(number=2) == ["run 3"]
+
+
+@pytest.mark.parametrize("by", [86400.0, -86400.0, 0.0])
+def test_who_knows_that_the_clock_was_set_goes_on_where_it_was(by: float) -> None:
+    """Delays, periods and timeouts are as long after the clock was set as before, also for who carries on."""
+    rules: Any = {"every": 1000.0, "retries": 3, "retry_delay": 50.0, "timeout": 300.0, "late_after": 60.0}
+    bench = Bench(**rules)
+    bench.passes(0)
+    bench.run()
+    going = remember(bench.job, bench.wall, bench.mono)
+    again = Bench(moved(going, bench.job.rules, by), wall=bench.wall + by + 20, **rules)
+    assert again.effects == []
+    assert again.passes(279) == []
+    assert again.passes(1) == ["timed-out", "stop 1"]
+    bench.end(success=False)
+    waits = remember(bench.job, bench.wall, bench.mono)
+    again = Bench(moved(waits, bench.job.rules, by), wall=bench.wall + by + 20, **rules)
+    assert again.passes(29.9) == []
+    assert again.passes(0.1) == ["run 2 try 1"]
+    assert again.end(number=2) == []
+    assert again.passes(949.9) == []
+    assert again.passes(0.1) == ["run 3"]
+
+
+def test_a_clock_that_was_set_moves_no_moment_of_cron() -> None:
+    """What is due by the clock is due when the clock says so, whatever it said before."""
+    bench = Bench(cron=Cron("0 * * * *"), retries=1, retry_delay=50.0)
+    memory = Memory(last=3600.0, owed=3600.0, retries=(KeptRun(3600.0, 1, at=3650.0),))
+    found = moved(memory, bench.job.rules, 7200.0)
+    assert (found.last, found.owed) == (3600.0, 3600.0)
+    assert found.retries == (KeptRun(3600.0, 1, at=10850.0),)
 
 
 # What holds whatever happens

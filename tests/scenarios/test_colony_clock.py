@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from colony import SLEEP, Colony, is_alive
+from colony import SLEEP, Colony, is_alive, read_json
 
 DAY = 86400
 # Moves the wall clock of whoever has this library, and only his, by the seconds in the file $CLOCK_FILE.
@@ -182,3 +185,36 @@ def test_answers_outlive_a_jump(colony: Colony, clock: Clock) -> None:
     colony.start("--frequency", "0.2", env=clock.env)
     colony.scan()
     assert colony.answer(message) is not None
+
+
+@pytest.mark.parametrize("jump", [DAY, -DAY])
+def test_jobs_after_a_jump(colony: Colony, clock: Clock, jump: int) -> None:
+    """A clock that was set, and then another ncolony-jobs: no run has taken longer, and none was due, for that."""
+    colony.put("long", {"args": [SLEEP, "100000"], "schedule": {"every": 3600, "timeout": 1000}})
+    schedule = {"every": 3600, "retries": 5, "retry_delay": 300}
+    colony.put("again", {"args": colony.payload("again", "leave", 1), "schedule": schedule})
+    colony.put("beat", {"args": colony.payload("beat", "leave", 0), "schedule": {"every": 1}})
+    colony.start(env=clock.env)
+    colony.wait_until_running("long")
+
+    def kept(name: str) -> dict[str, Any]:
+        return read_json(colony.state / "jobs" / name) or {}
+
+    colony.wait_for(lambda: kept("again").get("try_at"), "it is to be tried again")
+    colony.wait_for(lambda: "at" in kept("long")["memory"]["going"][0], "it is known that it runs")
+    clock.set(jump)
+    companion = colony.wait_until_running("ncolony-jobs")
+    os.kill(companion, signal.SIGKILL)
+    colony.wait_until_running("ncolony-jobs", instance=2)
+    colony.wait_for_notes("beat", len(colony.notes("beat", "up ")) + 3)
+    assert colony.wait_until_running("long", instance=1)
+    assert len(colony.notes("again")) == 1
+    found = {
+        one["name"]: one
+        for one in json.loads(colony.ctl("--state", str(colony.state), "jobs", "--json", env=clock.env))
+    }
+    for name in ("long", "again"):
+        assert (found[name]["skipped"], (colony.status(name) or {})["late"]) == (0, "")
+        wait = kept(name)["next"] - time.time() - jump
+        assert 3000 < wait <= 3600, wait
+    assert 100 < kept("again")["try_at"] - time.time() - jump <= 300

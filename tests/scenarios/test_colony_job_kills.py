@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from colony import Colony, is_alive, put_whole
+from colony import Colony, is_alive, put_whole, read_json
 
 POINTS = [
     "message.read", "spawn.named", "spawn.fifo", "spawn.ordered", "message.acted", "start.ordered", "start.intent",
@@ -100,4 +100,35 @@ def test_one_request_waits_for_others_once(colony: Colony) -> None:
     assert colony.wait_for_answer(asked)["state"] == "done"
     colony.wait_for_status("job", state="EXITED")
     settle(colony)
+    assert len(colony.notes("job")) == 1
+
+
+@pytest.mark.parametrize("victims", VICTIMS)
+def test_a_run_whose_order_was_lost_has_not_failed(colony: Colony, victims: str) -> None:
+    """Where the order to start a run dies with the keeper, the next keeper gets it, and there is nothing to retry."""
+    kills = colony.root / "kills"
+    kills.mkdir()
+    env = {**os.environ, "NCOLONY_KILL_AT": str(kills)}
+    colony.put("far", {"args": colony.payload("far", "leave", 0), "schedule": SCHEDULE})
+    colony.start(env=env)
+    colony.wait_for((colony.state / "jobs" / "far").exists, "the companion looks after jobs")
+    keeper = colony.wait_for(lambda: _keeper_of(colony), "the supervisor has a keeper")
+    assert colony.process
+    pids = {"supervisor": [colony.process.pid], "keeper": [keeper], "both": [colony.process.pid, keeper]}[victims]
+    put_whole(kills, "start.ordered", " ".join(map(str, pids)).encode())
+    schedule = {"every": 3600, "retries": 3, "retry_delay": 0.05}
+    colony.put("job", {"args": colony.payload("job", "leave", 0), "schedule": schedule})
+    colony.wait_for((kills / "start.ordered.reached").exists, "it is reached")
+    if victims != "keeper":
+        colony.process.wait()
+        colony.start(env=env)
+    colony.wait_for_status("job", state="EXITED")
+
+    def over() -> bool:
+        kept = read_json(colony.state / "jobs" / "job") or {}
+        return not kept.get("runs") and kept.get("seen") == (colony.status("job") or {})["instance"]
+
+    colony.wait_for(over, "the companion knows of its end")
+    kept = read_json(colony.state / "jobs" / "job") or {}
+    assert not kept["memory"].get("retries"), kept
     assert len(colony.notes("job")) == 1

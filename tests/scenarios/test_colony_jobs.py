@@ -389,6 +389,32 @@ def test_nothing_is_left_for_a_later_supervisor(colony: Colony, by_hand: Callabl
     assert jobs(colony)["new"]["skipped"] == 1
 
 
+@pytest.mark.parametrize("overlap", ["skip", "queue", "replace"])
+def test_what_is_taken_back_is_made_up_for_with_the_rest(
+    colony: Colony, by_hand: Callable[[], subprocess.Popen[bytes]], overlap: str
+) -> None:
+    """A START that is taken back, and what is due after it while there is no supervisor, makes one run altogether."""
+    colony.put(COMPANION, {"args": ["/bin/false"], "enabled": False})
+    schedule = {"every": 6, "catch_up": True, "overlap": overlap}
+    colony.put("job", {"args": quick(colony, "job"), "schedule": schedule})
+    colony.start()
+    by_hand()
+    colony.wait_for_notes("job", 1)
+    colony.wait_for(lambda: not kept(colony, "job").get("runs"), "its end is known")
+    assert colony.process
+    os.kill(colony.process.pid, signal.SIGSTOP)
+    asked = colony.wait_for(lambda: [name for name in os.listdir(colony.messages) if "-job-" in name], "it is asked")
+    colony.kill()
+    colony.wait_for(lambda: not set(asked) & set(os.listdir(colony.messages)), "the message is taken back")
+    [first] = starts(colony, "job")
+    colony.wait_for(lambda: time.monotonic() > first + 12.2, "another run has been due")
+    colony.start()
+    colony.wait_for_notes("job", 3)
+    first, made_up, following = starts(colony, "job")[:3]
+    assert made_up - first < 17
+    assert following - first > 17, "there is one run for both, and the next one comes at its time"
+
+
 # who is killed
 
 

@@ -528,12 +528,13 @@ class Desk:
         """Write the file. In the middle of what was read there is no place to go on from."""
         if not self._unnoted or self._todo:
             return
+        self._noted_at = self._reactor.seconds()  # or tried to: where the disk is full, it will be for a while
         try:
             write_whole(self._path, msgspec.json.encode(self._saved), 0o600)
         except OSError as error:
             self._trouble("file", f"cannot write {self._path}: {error.strerror}; alerts may come twice")
             return
-        self._unnoted, self._noted_at = False, self._reactor.seconds()
+        self._unnoted = False
         self._well("file")
 
     def _trouble(self, what: str, words: str) -> None:

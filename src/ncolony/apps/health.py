@@ -22,6 +22,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.protocols.policies import WrappingFactory
 from twisted.python import usage
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
@@ -40,6 +41,8 @@ _log = Logger(namespace="ncolony.health")
 DEFAULT_LISTEN = "127.0.0.1:8081"
 FRESH_S = 0.2
 """Seconds for which an answer holds: however many ask, it is not looked more often."""
+MOST_CLIENTS = 200
+"""Clients at the same time; of more, the one that came first has to go. Most have an answer in milliseconds."""
 KEEPER_PATIENCE_S = 10.0
 """Seconds that a supervisor has to replace a keeper; one that does not come up is tried again every 5 s."""
 
@@ -173,7 +176,8 @@ def _asked(request: Request) -> dict[str, list[str]]:
 
 
 def _wants_json(request: Request) -> bool:
-    accepted = (request.getHeader("accept") or "").lower()
+    # As bytes: whoever asks may write what is no text.
+    accepted = b",".join(request.requestHeaders.getRawHeaders(b"accept", [])).decode("latin-1").lower()
     return any(one.split(";")[0].strip() == "application/json" for one in accepted.split(","))
 
 
@@ -199,12 +203,30 @@ class Probes(Site):
         """Nothing."""
 
 
+class Doors(WrappingFactory):
+    """Lets go of the oldest client when there are too many: who never ends his request keeps nobody out."""
+
+    noisy = False
+
+    def registerProtocol(self, p: Any) -> None:  # noqa: N802 (Twisted's interface)
+        """Somebody has come."""
+        super().registerProtocol(p)
+        if len(self.protocols) > MOST_CLIENTS:
+            oldest = next(iter(self.protocols))
+            del self.protocols[oldest]
+            oldest.abortConnection()
+
+    def unregisterProtocol(self, p: Any) -> None:  # noqa: N802 (Twisted's interface)
+        """He has left, perhaps because of us."""
+        self.protocols.pop(p, None)
+
+
 class Server(Service):
     """The pages as a service of Twisted's."""
 
     def __init__(self, reactor: Any, listen: tuple[str, int], practice: Practice) -> None:
         self._reactor, (self._host, self._port) = reactor, listen
-        self._site = Probes(Pages(practice))
+        self._site = Doors(Probes(Pages(practice)))
         self._listening: Any = None
 
     def privilegedStartService(self) -> None:  # noqa: N802 (Twisted's interface)

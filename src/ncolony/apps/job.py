@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +28,8 @@ _LIVE = ("STARTING", "RUNNING", "STOPPING")
 # What the supervisor has not taken note of after this long is told again.
 _AGAIN_S = 10.0
 _SOON_S = 2.0
+# The clock was set, and did not merely drift, when it differs by more than this.
+CLOCK_SET_S = 0.5
 # What is told to people at the usual level, and what as a warning; the rest is for who looks closely.
 _TOLD = {Word.SKIPPED, Word.REPLACED, Word.RETRYING, Word.CAUGHT_UP, Word.CLOCK_BACK, Word.ON_TIME}
 _WARNED = {Word.MISSED, Word.TIMED_OUT, Word.GAVE_UP, Word.LATE}
@@ -57,6 +60,8 @@ class Kept(msgspec.Struct, omit_defaults=True):
     try_at: float | None = None
     seen: int = 0  # the newest instance that is known
     memory: schedule.Memory | None = None
+    boot: str = ""  # since which start of the machine, and how far the wall clock was ahead of the monotonic one
+    ahead: float = 0.0
     runs: list[Sent] = []
 
 
@@ -82,7 +87,15 @@ class Job:
             runs = status is not None and status.state in _LIVE
             found = Kept(seen=0 if status is None else status.instance - runs)
         self._kept = found
-        self._job = self._begun(found.memory)
+        self._job = self._begun(self._on_this_clock(found))
+
+    def _on_this_clock(self, found: Kept) -> schedule.Memory | None:
+        """What was written down, where the clock was set since then."""
+        wall, mono = _now()
+        by = wall - mono - found.ahead
+        # What the clock was not set by, it drifts.
+        was_set = found.boot and found.boot == _boot() and abs(by) > CLOCK_SET_S
+        return schedule.moved(found.memory, self._rules, by) if was_set and found.memory is not None else found.memory
 
     # the schedule
 
@@ -113,12 +126,20 @@ class Job:
                 others = tuple(one for one in memory.going if one is not going)
                 memory = msgspec.structs.replace(memory, going=others)
                 if self._rules.catch_up:
-                    memory = msgspec.structs.replace(memory, queued=going)
+                    memory = self._undecided(memory, going)
                 else:
                     memory = msgspec.structs.replace(memory, owed=going.due)
                     self._note(Note(Word.MISSED, "there is no supervisor", going.due))
         self._job = self._begun(memory)
         self._write()
+
+    def _undecided(self, memory: schedule.Memory, run: schedule.KeptRun) -> schedule.Memory:
+        """As if it had not been decided about this run: what is due until there is a supervisor is missed with it."""
+        if run.due is None or run.attempt:
+            again = msgspec.structs.replace(run, at=time.time())
+            return msgspec.structs.replace(memory, retries=(*memory.retries, again))
+        # Cron has whole seconds.
+        return msgspec.structs.replace(memory, queued=None, last=run.due - (self._rules.every or 1.0))
 
     def turn(self) -> float:
         """Take in what the status says and do what is due; when, on the monotonic clock, to come again."""
@@ -233,6 +254,9 @@ class Job:
             self._kept.seen = status.instance
             for run in list(self._kept.runs):
                 self._end(run, True)
+        for run in self._kept.runs:
+            if status.instance > run.before + 1:
+                run.before = self._office.first_since(self.name, run.before, status.instance) - 1
         if status.instance > max([self._kept.seen, *(run.before + 1 for run in self._kept.runs)]):
             # Somebody else has asked for it. Of several that came and went, the newest is the one that counts.
             self._kept.runs.append(Sent(self._job.number + 1, status.instance - 1))
@@ -348,6 +372,7 @@ class Job:
             at, wanted = job.retries[0]
             kept.tries, kept.try_at = wanted.attempt, wall + at - mono
         kept.memory = schedule.remember(job, wall, mono)
+        kept.boot, kept.ahead = _boot(), wall - mono
         if self._notes.put(self.name, msgspec.json.encode(kept)):
             self._written = what
 
@@ -386,6 +411,16 @@ def rules_of(config: ProcessConfig) -> Rules:
 def _here(moment: float) -> float:
     """How far the clock of this machine is ahead of UTC."""
     return float(time.localtime(moment).tm_gmtoff)
+
+
+@cache
+def _boot() -> str:
+    """Which start of the machine this is, so whose monotonic clock; "" where nobody tells."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _now() -> tuple[float, float]:

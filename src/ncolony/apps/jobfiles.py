@@ -182,11 +182,20 @@ class Office:
 
     def how_ended(self, name: str, instance: int) -> int | None:
         """The exit code of an instance that is not the newest any more; None where it is not known, or had none."""
+        return next((one.code for one in self._past(name) if one.instance == instance), None)
+
+    def first_since(self, name: str, before: int, newest: int) -> int:
+        """The first instance after `before` that there really was, up to the newest one.
+
+        An order to start one may die with the keeper. Then the next instance takes its place, and none has its number.
+        """
+        return min([newest, *(one.instance for one in self._past(name) if one.instance > before)])
+
+    def _past(self, name: str) -> list[ctllib.PastExit]:
         try:
-            past = ctllib.history_of(self.places, name, state=self._state)
+            return ctllib.history_of(self.places, name, state=self._state)
         except ctllib.Error:
-            return None
-        return next((one.code for one in past if one.instance == instance), None)
+            return []
 
     def was_sent(self, message_id: str) -> bool:
         """Whether a message was sent: it waits, or was answered. It is removed only when its answer is there."""

@@ -21,7 +21,7 @@ from ..ctllib import Places
 from ..system.clock import make_steady
 from ..system.places import state_directory
 from ..system.wake import Watcher
-from .job import Job
+from .job import CLOCK_SET_S, Job
 from .jobfiles import Definitions, Notes, Office
 from .plugin import PLACES, PlacesOptions, Signals
 
@@ -40,8 +40,6 @@ _PATIENCE_S = 5.0
 _LEAST_WAIT_S = 0.001
 # So many wake-ups that are no more meant may be kept.
 _SPARE = 256
-# The clock was set, and did not merely drift, when it differs by more than this.
-_CLOCK_SET_S = 0.5
 
 
 class Clerk(Service):
@@ -98,7 +96,7 @@ class Clerk(Service):
         for directory in (self._config, self._statuses):
             self._watcher.arm(directory)
         offset = time.time() - time.monotonic()
-        was_set = abs(offset - self._offset) > _CLOCK_SET_S
+        was_set = abs(offset - self._offset) > CLOCK_SET_S
         self._offset = offset
         changed = self._reconfigure(self._definitions.scan())
         # One scandir and no file is opened: whose status is not newer than what we saw is as we saw it.

@@ -320,6 +320,28 @@ def remember(job: Job, wall: float, mono: float) -> Memory:
     )
 
 
+def moved(memory: Memory, rules: Rules, by: float) -> Memory:
+    """Return the memory as it would be had the wall clock been `by` seconds ahead of what it was all the time.
+
+    It is for who knows that the clock was set since, and not that time has passed: what the monotonic clock measures,
+    such as periods, delays and timeouts, goes on where it was. Cron's moments are the wall clock's own.
+    """
+
+    def later(at: float | None) -> float | None:
+        return None if at is None else at + by
+
+    def due(run: KeptRun) -> KeptRun:
+        return msgspec.structs.replace(run, at=later(run.at), due=run.due if rules.every is None else later(run.due))
+
+    memory = msgspec.structs.replace(
+        memory, retries=tuple(map(due, memory.retries)), going=tuple(map(due, memory.going))
+    )
+    if rules.every is None:
+        return memory
+    queued = None if memory.queued is None else due(memory.queued)
+    return msgspec.structs.replace(memory, last=later(memory.last), owed=later(memory.owed), queued=queued)
+
+
 def with_luck(job: Job, luck: float) -> Job:
     """Return the job with this luck for its next due moment, where it was not known in time."""
     return replace(job, at=_put_off(job, luck))

@@ -132,9 +132,16 @@ class Runner(Service):
     def _begin(self) -> None:
         if self.running:
             self._began = self._reactor.seconds()
+            # Before the reactor's own, which waits for the threads.
+            self._reactor.addSystemEventTrigger("during", "shutdown", self._leave_resolver)
             self._reactor.suggestThreadPoolSize(30)  # for names that take long to be found
             self._watcher = Watcher(self._reactor, self._hint)
             self._scan()
+
+    def _leave_resolver(self) -> None:
+        """A thread that asks for the address of a host cannot be stopped; everything else is over."""
+        if self._reactor.getThreadPool().working:
+            os._exit(0)
 
     # what is known
 
