@@ -300,7 +300,7 @@ def test_companions_come_and_go(colony: Colony) -> None:
 
 def stubborn(colony: Colony, name: str, **more: Any) -> None:
     """A process that ends at INT, and notes every other signal."""
-    colony.put(name, {"args": colony.payload(name, "signals", "INT"), "threshold": 0.2, "kill_time": 60, **more})
+    colony.put(name, {"args": colony.payload(name, "signals", "INT"), "threshold": 0.2, "kill_time": 60} | more)
 
 
 def let_go(colony: Colony, name: str) -> None:
@@ -412,6 +412,8 @@ def test_who_needed_another_and_does_not_any_more(colony: Colony, change: str) -
         colony.wait_until_forgotten("mid")
         put(colony, "mid")
     assert colony.wait_for_answer(message)["state"] in ("done", "failed")
+    stubborn(colony, "web", after={"mid": "started"}, kill_time=0.1)  # enough of that
+    colony.scan()
 
 
 def test_bound_to_who_is_bound(colony: Colony) -> None:
