@@ -212,7 +212,7 @@ def test_the_end_of_a_colony_is_no_memory() -> None:
 
 
 def test_a_fault_goes_on_where_it_was() -> None:
-    """What was being ended for its own fault is followed by what was to follow: a job by nothing, and it is one fault."""
+    """After what was being ended for a fault comes what was to come: after a job nothing. The fault counts once."""
     policy = msgspec.structs.replace(ONCE, job=True, failures=3, within=60.0)
     found = msgspec.structs.replace(BASE, policy=policy)
     left = memory(state="STOPPING", reason="watchdog: silent", pending="rest", failed=(1.0,))
