@@ -8,12 +8,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Test modules import the helpers beside this file by their plain name, whatever import mode pytest runs in.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from colony import Colony
+
+# A loaded machine is no failure, and a run is like the one before it. What a test says itself goes before this.
+hypothesis.settings.register_profile("colony", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("colony")
 
 
 @pytest.fixture

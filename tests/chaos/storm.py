@@ -113,6 +113,14 @@ def set_subreaper(on: bool) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
 
 
+def reap_all_but(child: int) -> None:
+    """Reap the children of ours that have ended, whoever they were left by, except one."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in map(int, children.read_text(encoding="ascii").split()):
+            if pid != child:
+                os.waitpid(pid, os.WNOHANG)
+
+
 def _parent(pid: int) -> int:
     """The pid of a process's parent, 0 when it is gone."""
     try:
@@ -245,11 +253,7 @@ class Storm:
 
     def reap(self) -> None:
         """Be a decent PID 1: what the kernel gives us is reaped soon, so that how it ended can be known."""
-        supervisor = self.colony.process.pid if self.colony.process else 0
-        for children in Path("/proc/self/task").glob("*/children"):
-            for pid in map(int, children.read_text(encoding="ascii").split()):
-                if pid != supervisor:
-                    os.waitpid(pid, os.WNOHANG)
+        reap_all_but(self.colony.process.pid if self.colony.process else 0)
 
     def is_up(self) -> bool:
         """Whether the supervisor of now says that it is one."""

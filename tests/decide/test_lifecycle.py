@@ -342,6 +342,10 @@ def rows_of_readiness() -> list[Row]:
             note="another time",
         ),
         Row(
+            State.RUNNING, Configured(soon, True, relaunch=False), {"policy": soon, "deadline": NOW + 10.0},
+            given=alive | {"pace": 10.0}, note="a shorter time, of which it was not told",
+        ),
+        Row(
             State.RUNNING, Configured(POLICY, True, relaunch=False), {"policy": POLICY, "deadline": None}, given=alive,
             note="watched no more",
         ),
@@ -545,7 +549,8 @@ def test_cell(row: Row) -> None:
         # How a reason is worded, and how steps are counted, is not what a cell promises.
         free = {"reason": after.reason, "rung": after.rung}
         if after.number > row.before.number or after.state is State.WAITING:  # of another instance
-            free |= {"ready": False, "watched": after.policy.watchdog is not None, "fault": None}
+            watchdog = after.policy.watchdog
+            free |= {"ready": False, "watched": watchdog is not None, "pace": watchdog or 0.0, "fault": None}
         assert after == msgspec.structs.replace(row.before, **(row.changes | free))
     else:
         assert after == row.before

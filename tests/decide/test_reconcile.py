@@ -221,3 +221,40 @@ def test_a_fault_goes_on_where_it_was() -> None:
         process, effects = step(process, event, NOW)
     assert (process.state, process.reason, effects) == (State.EXITED, "watchdog: silent", ())
     assert len(process.failed) == 1
+
+
+JOB = msgspec.structs.replace(BASE, policy=msgspec.structs.replace(ONCE, job=True))
+
+
+@pytest.mark.parametrize(
+    ("left", "state", "number", "wanted"),
+    [
+        (memory(state="STARTING"), State.BACKOFF, 6, Wanted.UP),
+        (memory(state="WAITING"), State.BACKOFF, 7, Wanted.UP),
+        (memory(state="RUNNING"), State.STOPPED, 7, Wanted.DOWN),
+        (memory(state="EXITED", wanted="down"), State.EXITED, 7, Wanted.DOWN),
+        (memory(state="STOPPED", wanted="down", reason="stopped on request"), State.STOPPED, 7, Wanted.DOWN),
+    ],
+)
+def test_a_job_without_an_instance(left: Memory, state: State, number: int, wanted: Wanted) -> None:
+    """A run whose start never reached a keeper is begun at once, in its own number; one that has run is not."""
+    found = remembered("job", JOB, left, NOW)
+    assert found is not None
+    assert (found.state, found.number, found.wanted) == (state, number, wanted)
+    assert (found.deadline == NOW) is (state is State.BACKOFF)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_job_that_has_ended_was_not_stopped(alive: bool) -> None:
+    """That it is wanted no more after its run is no reason to stop what the keeper still holds."""
+    process, again = adopted("job", 7, alive, JOB, memory(state="EXITED", wanted="down"), NOW)
+    assert (process.state, process.wanted, again) == (State.STARTING, Wanted.UP, ())
+
+
+def test_why_it_is_stopped_is_known_to_the_next_supervisor() -> None:
+    """A stop that is carried on with keeps its reason: a job that took too long was not stopped by its user."""
+    left = memory(state="STOPPING", wanted="down", reason="it takes longer than its timeout of 5 s")
+    _, again = adopted("job", 7, True, JOB, left, NOW)
+    assert again == (Stop("it takes longer than its timeout of 5 s"),)
+    process, again = adopted("job", 7, False, JOB, left, NOW)
+    assert (process.state, process.reason, again) == (State.STOPPING, left.reason, ())

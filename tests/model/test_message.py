@@ -36,7 +36,7 @@ GOOD: list[tuple[str, Message]] = [
     ('{"type": "RESTART-GROUP", "group": "shop"}', RestartGroup("shop")),
     ('{"type": "STOP", "name": "web"}', Stop("web")),
     ('{"type": "STOP", "name": "web", "instance": 3, "why": "too slow"}', Stop("web", 3, "too slow")),
-    ('{"type": "RESTART", "name": "web", "why": "stale"}', Restart("web", None, "stale")),
+    ('{"type": "RESTART", "name": "web", "why": "stale"}', Restart("web", why="stale")),
     ('{"type": "REPORT", "name": "job", "what": "skipped", "why": "busy"}', Report("job", "skipped", None, "busy")),
     ('{"type": "START", "name": "web"}', Start("web")),
     ('{"type": "SCAN"}', Scan()),

@@ -280,7 +280,9 @@ def test_what_its_user_stopped_stays_off(colony: Colony) -> None:
 def test_missed_runs_are_made_up_for_once_or_not_at_all(colony: Colony, catch_up: bool) -> None:
     """After a time without a colony, one run makes up for all that were due, or none does, as `catch_up` says."""
     colony.put("far", {"args": quick(colony, "far"), "schedule": {**FAR, "catch_up": catch_up}})
-    colony.put("cron", {"args": quick(colony, "cron"), "schedule": {"cron": "0 * * * *", "catch_up": catch_up}})
+    minute = (time.localtime().tm_min + 30) % 60  # half an hour away from now, in both directions
+    cron = {"cron": f"{minute} * * * *", "catch_up": catch_up}
+    colony.put("cron", {"args": quick(colony, "cron"), "schedule": cron})
     colony.put("other", {"args": quick(colony, "other"), "schedule": {"every": 0.5}})
     colony.start()
     colony.wait_for_notes("far", 1)

@@ -239,7 +239,7 @@ def test_the_second_signal_spares_nobody(colony: Colony) -> None:
 
 
 def test_healthy_is_reported(colony: Colony) -> None:
-    """`healthy` waits for the word of who looks; the word holds for one instance and is seen in the status."""
+    """`healthy` waits for the word of who looks; the word holds for one instance, whoever supervises it."""
     put(colony, "db")
     put(colony, "web", after={"db": "healthy"})
     colony.start()
@@ -249,6 +249,11 @@ def test_healthy_is_reported(colony: Colony) -> None:
     colony.wait_for_status("db", healthy=False, health="no answer")
     report(colony, "db", "healthy", instance=1)
     colony.wait_until_running("web")
+    report(colony, "db", "unhealthy", instance=1, why="no answer")
+    colony.wait_for_status("db", healthy=False)
+    colony.kill()
+    colony.start()
+    colony.wait_for_status("db", state="RUNNING", instance=1, healthy=False, health="no answer")
     colony.send({"type": "RESTART", "name": "db"})
     colony.wait_for_status("db", state="RUNNING", instance=2, healthy=None)
 

@@ -9,11 +9,14 @@ import signal
 import socket
 import stat
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from test_colony_limits import FEW_FILES
 from test_colony_upgrade import Release
 
 from colony import SLEEP, Colony, descriptors, environment_of
@@ -61,9 +64,18 @@ def kill(colony: Colony, victims: str, meanwhile: Callable[[], object] = lambda:
     colony.scan()
 
 
-def test_ready_status_and_phases(open_colony: Colony) -> None:
+@pytest.fixture
+def short(colony: Colony) -> Iterator[Colony]:
+    """A colony whose state directory has a path that is short enough for sockets in it, wherever pytest is."""
+    colony.state = Path(tempfile.mkdtemp(prefix="nc-")) / "s"
+    yield colony
+    colony.close()
+    shutil.rmtree(colony.state.parent)
+
+
+def test_ready_status_and_phases(short: Colony) -> None:
     """A process is STARTING until it says READY=1; its words and phases are in its status, as plain text."""
-    colony = open_colony  # a path short enough for a socket
+    colony = short
     colony.put("web", NOTIFY)
     colony.start()
     pid = starting(colony)
@@ -83,9 +95,9 @@ def test_ready_status_and_phases(open_colony: Colony) -> None:
     assert not os.path.exists(address)
 
 
-def test_watchdog_variables(open_colony: Colony) -> None:
+def test_watchdog_variables(short: Colony) -> None:
     """With `watchdog` a process has NOTIFY_SOCKET and its time in microseconds; without either key, neither."""
-    colony = open_colony  # a path short enough for a socket
+    colony = short
     colony.put("dog", {"args": [SLEEP, "100000"], "watchdog": 120.5})
     colony.put("none", {"args": [SLEEP, "100000"]})
     colony.start()
@@ -203,6 +215,26 @@ def test_the_real_systemd_notify(open_colony: Colony, uid: int | None) -> None:
     open_colony.start()
     open_colony.wait_for_status("web", state="RUNNING", said="all is well")
     open_colony.wait_for(lambda: open_colony.lines("web") == ["told"], "systemd-notify has ended")
+
+
+def test_with_few_descriptors(colony: Colony) -> None:
+    """Where descriptors run out, those that cannot be heard are not started, and say why; the others are as usual."""
+    names = [f"p{number:02}" for number in range(40)]
+    for name in names:
+        colony.put(name, {**NOTIFY, "sockets": {"s": "tcp:127.0.0.1:0"}})
+    colony.start(prefix=FEW_FILES)
+    settled = ("STARTING", "BACKOFF")
+    colony.wait_for(lambda: all((colony.status(name) or {}).get("state") in settled for name in names), "all tried")
+    found = {name: colony.status(name) or {} for name in names}
+    refused = [status for status in found.values() if status["state"] == "BACKOFF"]
+    assert 0 < len(refused) < len(names)
+    assert all("Too many open files" in status["reason"] for status in refused)
+    for name, status in found.items():
+        if status["state"] == "STARTING":
+            pid = starting(colony, name)
+            tell(pid, "READY=1")
+            colony.wait_for_status(name, state="RUNNING", pid=pid)
+    assert "Traceback" not in colony.log() + (colony.state / "keeper.log").read_text()
 
 
 def test_many_say_it_at_once(colony: Colony) -> None:

@@ -85,8 +85,12 @@ def server(colony: Colony, port: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def calling(colony: Colony, port: int) -> Iterator[Callers]:
+def calling(
+    colony: Colony, port: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callers]:
     """Callers of two copies of a server."""
+    if "both" not in request.node.name:
+        monkeypatch.setenv("NCOLONY_WITHOUT", "getfd")  # so that nothing is taken back from an instance
     colony.put("web", server(colony, port, instances=2))
     colony.start()
     for name in ("web:0", "web:1"):

@@ -87,11 +87,26 @@ def test_hint_names_some(post: Post) -> None:
     assert post.acted == [("b", Restart("2")), ("a", Restart("1"))]
 
 
+def test_a_flood_leaves_turns_to_others(post: Post) -> None:
+    """Of many messages only some are handled at a time, the oldest first, whatever comes meanwhile; then the others."""
+    for number in range(20):
+        post.put(f"m{number:02d}", restart(str(number)), 10 + number)
+    post.inbox.scan()
+    handled = len(post.acted)
+    assert 1 <= handled < 20
+    post.put("old", restart("old"), 1)
+    post.inbox.scan(["old"])
+    assert post.acted[handled] == ("old", Restart("old"))
+    post.wait(0.0)
+    assert [name for name, _ in post.acted if name != "old"] == [f"m{number:02d}" for number in range(20)]
+
+
 def test_hundred_with_poison_among_them(post: Post) -> None:
     """Messages that make no sense hold up none of the others."""
     for number in range(100):
         post.put(f"{number:03d}", b"\xff{" if number % 3 == 0 else restart(str(number)), number)
     post.inbox.scan()
+    post.wait(0.0)
     assert [message for _, message in post.acted] == [Restart(str(n)) for n in range(100) if n % 3]
     post.wait(2.1)
     assert list(post.messages.iterdir()) == []

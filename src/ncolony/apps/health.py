@@ -12,16 +12,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -36,6 +33,7 @@ from ..ctllib.reports import Status
 from ..model.conditions import parse_host_port
 from ..model.names import printable
 from ..system.places import messages_directory
+from .plugin import PLACES, PlacesOptions, Signals
 
 _log = Logger(namespace="ncolony.health")
 
@@ -202,7 +200,7 @@ class Probes(Site):
 
 
 class Server(Service):
-    """The pages as a service of Twisted's, which makes SIGTERM, SIGINT and SIGHUP a clean end with status 0."""
+    """The pages as a service of Twisted's."""
 
     def __init__(self, reactor: Any, listen: tuple[str, int], practice: Practice) -> None:
         self._reactor, (self._host, self._port) = reactor, listen
@@ -222,21 +220,22 @@ class Server(Service):
             raise SystemExit(f"cannot listen on {_written(self._host, self._port)}: {why}") from None
 
     def startService(self) -> None:  # noqa: N802 (Twisted's interface)
-        """Take over the signals once the reactor has installed its handlers."""
+        """Say where it listens."""
         if self._listening is None:
             self.privilegedStartService()
         super().startService()
-        at = self._listening.getHost()
-        # Whoever let the kernel choose the port learns it here.
-        _log.info("listens on {url}", url=f"http://{_written(self._host or at.host, at.port)}")
-        self._reactor.callWhenRunning(self._install)
+        # Whoever waits for this line may send a signal then: the handlers are in place.
+        self._reactor.callWhenRunning(self._say)
+
+    def _say(self) -> None:
+        if self._listening is not None:
+            at = self._listening.getHost()
+            # Whoever let the kernel choose the port learns it here.
+            _log.info("listens on {url}", url=f"http://{_written(self._host or at.host, at.port)}")
 
     def stopService(self) -> Deferred[None] | None:  # noqa: N802 (Twisted's interface)
         """Listen no more."""
         super().stopService()
-        # A signal that came before we took over is to end in a clean exit too.
-        if getattr(self._reactor, "_exitSignal", None) is not None:
-            self._reactor._exitSignal = None
         listening, self._listening = self._listening, None
         return None if listening is None else listening.stopListening()
 
@@ -249,15 +248,6 @@ class Server(Service):
             if not isinstance(wrong.socketError, OSError) or wrong.socketError.errno == errno.EADDRINUSE:
                 raise
             return self._reactor.listenTCP(self._port, self._site)
-
-    def _install(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, lambda *_: self._reactor.callFromThread(self._end))
-
-    def _end(self) -> None:
-        with suppress(error.ReactorNotRunning):  # the second signal
-            self._reactor.stop()
 
 
 def _address(host: str) -> str:
@@ -283,39 +273,34 @@ def parse_listen(text: str) -> tuple[str, int]:
     return found
 
 
-class Options(usage.Options):
+class Options(PlacesOptions):
     """Options of `ncolony-health`."""
 
+    NEEDED = (("config", "DIR"),)
     optParameters = [  # noqa: N815, RUF012 (Twisted's interface)
         ["messages", None, None, "The colony's directory of messages [default: that of `ncolony run`]"],
-        ["config", None, None, "The colony's directory of definitions"],
-        ["state", None, None, "The supervisor's --state, if it has one"],
+        *PLACES[1:],
         ["listen", None, DEFAULT_LISTEN, "HOST:PORT to listen on, or PORT for every address; port 0: any free one"],
     ]
-
-    def parseArgs(self, *arguments: str) -> None:  # noqa: N802 (Twisted's interface)
-        """Take no arguments.
-
-        :raises usage.UsageError: when there are some.
-        """
-        if arguments:
-            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
 
     def postOptions(self) -> None:  # noqa: N802 (Twisted's interface)
         """Check that nothing is missing, and where to listen.
 
         :raises usage.UsageError: when something is wrong.
         """
-        if not self["config"]:
-            raise usage.UsageError("--config DIR is required")
+        super().postOptions()
         self["listen"] = parse_listen(self["listen"])
 
 
-def makeService(options: Options) -> Server:  # noqa: N802 (Twisted's interface)
+def makeService(options: Options) -> MultiService:  # noqa: N802 (Twisted's interface)
     """The pages as a service, from parsed options."""
     from twisted.internet import reactor
 
     config, state = options["config"], options["state"]
     places = Places(config, options["messages"] or messages_directory(config, state))
     ourselves = os.environ.get("NCOLONY_NAME", "")
-    return Server(reactor, options["listen"], Practice(places, state, ourselves, time.monotonic))
+    together = MultiService()
+    server = Server(reactor, options["listen"], Practice(places, state, ourselves, time.monotonic))
+    for service in (Signals(reactor), server):
+        service.setServiceParent(together)
+    return together

@@ -6,20 +6,15 @@ is done once: a run is noted before it is asked for, under the name that its mes
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import heapq
 import math
 import os
-import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet import error
 from twisted.logger import Logger
-from twisted.python import usage
 
 from .. import ctllib
 from ..ctllib import Places
@@ -28,6 +23,7 @@ from ..system.places import state_directory
 from ..system.wake import Watcher
 from .job import Job
 from .jobfiles import Definitions, Notes, Office
+from .plugin import PLACES, PlacesOptions, Signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -212,58 +208,10 @@ class Clerk(Service):
             self._see_to(name, job)
 
 
-class Signals(Service):
-    """Makes SIGTERM and SIGINT a clean end with status 0: Twisted's own handlers end by the signal."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def startService(self) -> None:  # noqa: N802 (Twisted's interface)
-        """Take over once the reactor has installed its handlers."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._reactor.callWhenRunning(self._install)
-
-    def stopService(self) -> None:  # noqa: N802 (Twisted's interface)
-        """A signal that came before we took over ends us cleanly too."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        if getattr(self._reactor, "_exitSignal", None) is not None:
-            self._reactor._exitSignal = None
-
-    def _install(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: self._reactor.callFromThread(self._stop))
-
-    def _stop(self) -> None:
-        with contextlib.suppress(error.ReactorNotRunning):
-            self._reactor.stop()
-
-
-class Options(usage.Options):
+class Options(PlacesOptions):
     """Options of `ncolony-jobs`."""
 
-    optParameters = [  # noqa: N815, RUF012 (Twisted's interface)
-        ["messages", None, None, "The colony's directory of messages"],
-        ["config", None, None, "The colony's directory of definitions"],
-        ["state", None, None, "The supervisor's --state, if it has one"],
-    ]
-
-    def parseArgs(self, *arguments: str) -> None:  # noqa: N802 (Twisted's interface)
-        """Take no arguments.
-
-        :raises usage.UsageError: when there are some.
-        """
-        if arguments:
-            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
-
-    def postOptions(self) -> None:  # noqa: N802 (Twisted's interface)
-        """Check that nothing is missing.
-
-        :raises usage.UsageError: when something is.
-        """
-        for name in ("messages", "config"):
-            if not self[name]:
-                raise usage.UsageError(f"--{name} DIR is required")
+    optParameters = [*PLACES]  # noqa: N815, RUF012 (Twisted's interface)
 
 
 def makeService(options: Options) -> Service:  # noqa: N802 (Twisted's interface)

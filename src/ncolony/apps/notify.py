@@ -14,7 +14,7 @@ import os
 import shlex
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
@@ -33,8 +33,8 @@ from ..system.places import make_closed
 from ..system.wake import Watcher
 from . import letters
 from .alerting import Desk, Facts, Plan
+from .plugin import PLACES, PlacesOptions, Signals, checked
 from .receivers import Command, Outcome, Receiver, Web, has_tls, parse_header, parse_url, trust
-from .scheduler.signals import Signals
 
 _log = Logger(namespace="ncolony.notify")
 
@@ -97,44 +97,33 @@ def _kinds(text: str) -> list[str]:
     return list(KINDS) if "all" in found else found
 
 
-def _checked(name: str, check: Callable[[str], Any]) -> Callable[[str], Any]:
-    def checked(text: str) -> Any:
-        try:
-            return check(text)
-        except ValueError as problem:
-            raise usage.UsageError(f"--{name}: {problem}") from None
-
-    return checked
-
-
-class Options(usage.Options):
+class Options(PlacesOptions):
     """Options of `ncolony-notify`."""
 
+    HINT = ": give a command as one text after --exec"
     optFlags = [["test", None, "Send one test, tell whether it has arrived, and end"]]  # noqa: N815, RUF012
     optParameters = [  # noqa: N815, RUF012 (Twisted's interface)
-        ["messages", None, None, "The colony's directory of messages"],
-        ["config", None, None, "The colony's directory of definitions"],
-        ["state", None, None, "The supervisor's --state, if it has one"],
+        *PLACES,
         [
             "crash-loop",
             None,
             None,
             "So many ends in so many seconds are one [default: 3/300]",
-            _checked("crash-loop", parse_per),
+            checked("crash-loop", parse_per),
         ],
         [
             "steady",
             None,
             None,
             "Well for so long is well again [default: the seconds of --crash-loop]",
-            _checked("steady", _seconds),
+            checked("steady", _seconds),
         ],
-        ["rate", None, None, "Letters in so many seconds, at most [default: 20/300]", _checked("rate", parse_per)],
-        ["retries", None, 30, "How often a letter is tried again", _checked("retries", _count)],
-        ["timeout", None, 10.0, "Seconds that a try may take", _checked("timeout", _seconds)],
+        ["rate", None, None, "Letters in so many seconds, at most [default: 20/300]", checked("rate", parse_per)],
+        ["retries", None, 30, "How often a letter is tried again", checked("retries", _count)],
+        ["timeout", None, 10.0, "Seconds that a try may take", checked("timeout", _seconds)],
         ["header-file", None, None, "File with more headers, a line each, read for each letter"],
         ["ca", None, None, "PEM file of the authorities to trust for https"],
-        ["format", None, "json", "What is sent: json, slack or text", _checked("format", _form)],
+        ["format", None, "json", "What is sent: json, slack or text", checked("format", _form)],
         ["hostname", None, None, "The host in letters [default: this machine's]"],
         ["state-file", None, None, "File to remember in what was told [default: in the state directory]"],
     ]
@@ -146,11 +135,11 @@ class Options(usage.Options):
 
     def opt_exec(self, command: str) -> None:
         """A command to run, with its arguments in one text; no shell. May be repeated"""
-        self["exec"].append(_checked("exec", _words)(command))
+        self["exec"].append(checked("exec", _words)(command))
 
     def opt_url(self, url: str) -> None:
         """A URL to post to; may be repeated"""
-        self["url"].append(_checked("url", parse_url)(url))
+        self["url"].append(checked("url", parse_url)(url))
 
     def opt_url_file(self, path: str) -> None:
         """File with a URL that is secret; may be repeated"""
@@ -160,15 +149,15 @@ class Options(usage.Options):
         except (OSError, ValueError) as problem:
             why = problem.strerror if isinstance(problem, OSError) else "not UTF-8"
             raise usage.UsageError(f"--url-file: cannot read {path}: {why}") from None
-        self["url"].append(_checked("url-file", parse_url)(text))
+        self["url"].append(checked("url-file", parse_url)(text))
 
     def opt_on(self, kinds: str) -> None:
         """What to tell of, with commas, or all; may be repeated [default: all but exit]"""
-        self["on"] += _checked("on", _kinds)(kinds)
+        self["on"] += checked("on", _kinds)(kinds)
 
     def opt_header(self, line: str) -> None:
         """A header such as 'Name: value'; may be repeated"""
-        self["header"].append(_checked("header", parse_header)(line))
+        self["header"].append(checked("header", parse_header)(line))
 
     def opt_name(self, pattern: str) -> None:
         """A process, or glob, to tell of; may be repeated [default: every process but this one]"""
@@ -178,22 +167,12 @@ class Options(usage.Options):
         """A group to tell of; may be repeated"""
         self["group"].append(name)
 
-    def parseArgs(self, *arguments: str) -> None:  # noqa: N802 (Twisted's interface)
-        """Take no arguments.
-
-        :raises usage.UsageError: when there are some.
-        """
-        if arguments:
-            raise usage.UsageError(f"unexpected argument {arguments[0]!r}: give a command as one text after --exec")
-
     def postOptions(self) -> None:  # noqa: N802 (Twisted's interface)
         """Check that nothing is missing.
 
         :raises usage.UsageError: when something is.
         """
-        for name in ("messages", "config"):
-            if not self[name]:
-                raise usage.UsageError(f"--{name} DIR is required")
+        super().postOptions()
         count = len(self["exec"]) + len(self["url"])
         if not count:
             raise usage.UsageError("--exec COMMAND, --url URL or --url-file PATH is required")
@@ -323,7 +302,7 @@ def makeService(options: Options) -> MultiService:  # noqa: N802 (Twisted's inte
             raise SystemExit(f"cannot start: {problem}") from None
         what = Notifying(reactor, state, _desks(reactor, options, places, state, host, receivers))
     together = MultiService()
-    Signals(reactor, what).setServiceParent(together)
+    Signals(reactor, what.kill).setServiceParent(together)
     what.setServiceParent(together)
     return together
 

@@ -18,7 +18,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
-from twisted.python import usage
 
 from ..ctllib import Error, Places
 from ..ctllib.logs import is_meant, logs_directory, shared_name
@@ -28,6 +27,7 @@ from ..system.logfiles import Log
 from ..system.logreader import FIRST_DELAY_S, Line, Reader, longest_delay, most_open
 from ..system.places import state_directory
 from .collector import Bell, Gone, Link, Stopped, Tcp, Udp, Unix
+from .plugin import PLACES, PlacesOptions, checked
 
 _log = Logger(namespace="ncolony.syslog")
 
@@ -380,31 +380,20 @@ def _size(text: str) -> int:
     raise ValueError(f"expected bytes from {_SHORTEST_ALLOWED} to {_LONGEST_ALLOWED}, found {text!r}")
 
 
-def _checked(name: str, check: Callable[[str], object]) -> Callable[[str], object]:
-    def checked(text: str) -> object:
-        try:
-            return check(text)
-        except ValueError as error:
-            raise usage.UsageError(f"--{name}: {error}") from None
-
-    return checked
-
-
-class Options(usage.Options):
+class Options(PlacesOptions):
     """Options of `ncolony-syslog`."""
 
+    NEEDED = (*PlacesOptions.NEEDED, ("to", "PLACE"))
     optParameters = [  # noqa: N815, RUF012 (Twisted's interface)
-        ["messages", None, None, "The colony's directory of messages"],
-        ["config", None, None, "The colony's directory of definitions"],
-        ["state", None, None, "The supervisor's --state, if it has one"],
+        *PLACES,
         ["logs", None, None, "The supervisor's --logs, where that is not found by itself"],
-        ["to", None, None, "The collector: udp:HOST:PORT, tcp:HOST:PORT or unix:/PATH", _checked("to", parse_place)],
+        ["to", None, None, "The collector: udp:HOST:PORT, tcp:HOST:PORT or unix:/PATH", checked("to", parse_place)],
         [
             "facility",
             None,
             FACILITIES["daemon"],
             "Facility, by name [default: daemon]",
-            _checked("facility", _facility),
+            checked("facility", _facility),
         ],
         ["app-name", None, "{name}", "APP-NAME of the messages; {name} stands for the process's name"],
         ["hostname", None, None, "HOSTNAME of the messages [default: this machine's]"],
@@ -413,9 +402,9 @@ class Options(usage.Options):
             None,
             None,
             "Bytes a message may have [default: 2048 for udp, else 8192]",
-            _checked("longest", _size),
+            checked("longest", _size),
         ],
-        ["confirm", None, 10.0, "Make sure at least every so many seconds", _checked("confirm", _seconds)],
+        ["confirm", None, 10.0, "Make sure at least every so many seconds", checked("confirm", _seconds)],
         ["offsets", None, None, "Directory to remember in what was sent [default: in the state directory]"],
     ]
 
@@ -426,23 +415,6 @@ class Options(usage.Options):
     def opt_select(self, pattern: str) -> None:
         """A process, or glob, to forward; may be repeated [default: every process but this one]"""
         self["select"].append(pattern)
-
-    def parseArgs(self, *arguments: str) -> None:  # noqa: N802 (Twisted's interface)
-        """Take no arguments.
-
-        :raises usage.UsageError: when there are some.
-        """
-        if arguments:
-            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
-
-    def postOptions(self) -> None:  # noqa: N802 (Twisted's interface)
-        """Check that nothing is missing.
-
-        :raises usage.UsageError: when something is.
-        """
-        for name, value in (("messages", "DIR"), ("config", "DIR"), ("to", "PLACE")):
-            if not self[name]:
-                raise usage.UsageError(f"--{name} {value} is required")
 
 
 def makeService(options: Options) -> Forwarding:  # noqa: N802 (Twisted's interface)

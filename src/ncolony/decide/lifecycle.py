@@ -67,6 +67,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     waiting_for: tuple[str, ...] = ()  # what has to be before it may start, in words
     ready: bool = False  # the newest instance has shown that it is
     watched: bool = False  # the newest instance can say that it lives, and has to
+    pace: float = 0.0  # how often it was told to, when it was started
     fault: Exit | None = None  # what the newest instance is ended for by us
 
     @property
@@ -251,7 +252,9 @@ def _begin(process: Process, now: float, reason: str = "", **changes: object) ->
         return _to(process, State.STOPPED, now, wanted=Wanted.DOWN, reason="disabled"), ()
     if process.state is not State.WAITING:  # while it waits, it is counted already
         changes = {"restarts": 0 if process.state is State.STOPPED else process.restarts + 1, **changes}
-    changes |= {"wanted": Wanted.UP, "ready": False, "watched": process.policy.watchdog is not None, "fault": None}
+    watchdog = process.policy.watchdog
+    changes |= {"watched": watchdog is not None, "pace": watchdog or 0.0}
+    changes |= {"wanted": Wanted.UP, "ready": False, "fault": None}
     if process.waiting_for:
         why = _waits_for(process.waiting_for)
         if process.state is State.WAITING:
@@ -477,9 +480,9 @@ def _ready(process: Process, event: msgspec.Struct, now: float) -> Outcome:
 
 
 def _watch(process: Process, now: float) -> Process:
-    """Of a running process: until when it has to say that it lives."""
+    """Of a running process: until when it has to say that it lives. It cannot know that it should more often now."""
     seconds = process.policy.watchdog if process.watched else None
-    return _set(process, deadline=None if seconds is None else now + seconds)
+    return _set(process, deadline=None if seconds is None else now + max(seconds, process.pace))
 
 
 def _beat_starting(process: Process, event: msgspec.Struct, now: float) -> Outcome:
@@ -519,7 +522,7 @@ def _tick_starting(process: Process, event: Tick, now: float) -> Outcome:
 def _tick_running(process: Process, event: Tick, now: float) -> Outcome:
     if not _due(process, now):
         return process, ()
-    why = f"watchdog: no sign of life for {process.policy.watchdog or 0.0:g} s"
+    why = f"watchdog: no sign of life for {max(process.policy.watchdog or 0.0, process.pace):g} s"
     return _fail(process, now, why, max(0.0, now - process.since), event.luck)
 
 

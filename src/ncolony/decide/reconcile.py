@@ -102,11 +102,18 @@ def _told_again(memory: Memory | None, alive: bool, policy: Policy, now: float) 
 
 
 def adopted(
-    name: str, number: int, alive: bool, found: Applied, memory: Memory | None, now: float
+    name: str,
+    number: int,
+    alive: bool,
+    found: Applied,
+    memory: Memory | None,
+    now: float,
+    pace: float | None = None,
 ) -> tuple[Process, tuple[Event, ...]]:
     """The process whose instance a keeper holds, as an earlier supervisor left it, and what has to be asked again.
 
-    `alive`: the instance's leader lives. What it was being stopped for still holds.
+    `alive`: the instance's leader lives. What it was being stopped for still holds. `pace`: how often (seconds) it was
+    told to say that it lives, when it was started.
     """
     down = memory is not None and memory.wanted == Wanted.DOWN
     if memory is not None and found.policy.job and memory.state == State.EXITED:
@@ -133,6 +140,8 @@ def adopted(
         number=number,
         since=now,
         alive=True,
+        watched=pace is not None and found.policy.watchdog is not None,
+        pace=pace or 0.0,
         ready=memory is not None and memory.state == State.RUNNING and memory.number == number,
         reason=memory.reason if memory is not None and state is State.STOPPING else "",
         restarts=memory.restarts if memory is not None else 0,

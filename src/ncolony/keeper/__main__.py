@@ -271,7 +271,8 @@ class Keeper:
             pipe.log.configure(order.get("log") or {})
         intent |= instance.since()
         try:
-            if self.room() < len(instance.pipes) + 2 + len(order.get("sockets") or ()):
+            ways = len(instance.pipes) + instance.notify + bool(instance.ready)
+            if self.room() < ways + len(order.get("sockets") or ()):
                 raise spawn.Refused(f"cannot hold its output: {os.strerror(errno.EMFILE)}")
             intent["given"] = instance.given = self.doors.open_all(order)
             self.journal.add(identity, intent, create=True)
@@ -311,7 +312,7 @@ class Keeper:
     def room(self) -> int:
         """How many descriptors there are left for instances; some are kept free for their logs and ends."""
         limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers) - len(self.doors.opened())
+        return limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers) - len(self.safe.sockets)
 
     def note(self, instance: Instance, line: dict[str, Any]) -> None:
         """Add to the journal. On a full disk it is known to us alone, and to what the process itself tells."""
@@ -434,7 +435,7 @@ class Keeper:
 
     def leave(self) -> None:
         """Say so and end, with what was kept for instances."""
-        for key in self.doors.opened():
+        for key in list(self.safe.sockets):
             self.doors.close(key)
         self.tell({"is": "leaving"})
         self.flush()
@@ -699,7 +700,8 @@ class Keeper:
         """
         self.ending.patience = handover.get("patience")
         ours, ended = handover.get("ends", {}), []
-        self.safe.held.update(handover.get("kept", {}))
+        for key, descriptor in handover.get("kept", {}).items():
+            self.safe.put(key, descriptor)
         fifos = handover.get("fifos") or self.pipes()
         everything, vanished = adopt.find(self.journal, handover, self.room() - len(fifos))
         for found in everything:

@@ -10,7 +10,6 @@ import stat
 
 import kernel
 from kernel import reach
-from safe import LISTEN
 from spawn import Refused
 
 TYPE_CHECKING = False
@@ -31,10 +30,6 @@ class Doors:
     def __init__(self, safe: Safe) -> None:
         self.safe = safe
         self.files: dict[str, tuple[int, int] | None] = {}  # which file a unix socket was bound to, as far as we know
-
-    def opened(self) -> list[str]:
-        """The keys of all."""
-        return [key for key in self.safe.held if key.startswith(LISTEN)]
 
     def open_all(self, order: dict[str, Any]) -> list[list[Any]]:
         """Open what is not open yet; [key, the number it gets, where it is bound] of each. Raises Refused."""
@@ -65,7 +60,7 @@ class Doors:
 
     def close(self, key: str) -> None:
         """Close one; the file of a unix socket goes with it, unless somebody else listens there by now."""
-        if key not in self.opened():
+        if key not in self.safe.sockets:
             return
         with _socket(self.safe.held[key]) as door:
             path = door.getsockname() if door.family == socket.AF_UNIX else ""

@@ -16,6 +16,7 @@ class Safe:
 
     def __init__(self) -> None:
         self.held: dict[str, int] = {}
+        self.sockets: dict[str, None] = {}  # the keys of those that instances listen on
         self.unshared: dict[str, None] = {}
         self.shares = False  # there is a supervisor that takes duplicates
 
@@ -28,12 +29,15 @@ class Safe:
         os.set_inheritable(descriptor, False)
         self.drop(key)
         self.held[key] = descriptor
+        if key.startswith(LISTEN):
+            self.sockets[key] = None
         if self.shares:
             self.unshared[key] = None
 
     def drop(self, key: str) -> None:
         """Close it, if there is such a key."""
         self.unshared.pop(key, None)
+        self.sockets.pop(key, None)
         if (descriptor := self.held.pop(key, -1)) >= 0:
             os.close(descriptor)
 

@@ -246,12 +246,8 @@ class Supervisor(Service):
         self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
         self._happenings = Events(settings.state, self._problem)
         self.definitions = Definitions(f"{settings.state}/previous", lambda text: _log.error("{text}", text=text))
-        try:
-            for companion in companions(settings):
-                self.definitions.offer(*companion)
-        except UnicodeEncodeError:
-            self._problem("companions", f"cannot run companions: not UTF-8: {printable(settings.state)}")
         self.inbox = Inbox(reactor, settings.messages, settings.state, self._take_message, self._problem)
+        self.inbox.guarded = self.guarded
         self.inbox.answered = lambda name, answer: self.happened(
             "message", file=printable(name), result=answer.state, reason=answer.why
         )
@@ -259,6 +255,11 @@ class Supervisor(Service):
         self.chronicle = Chronicle(settings.state, self._logs, self._problem)
         fifos = self.replacing.received.fifos if self.replacing.received else {}
         self.hands = Hands(reactor, settings.state, self._logs, settings.log_budget, self._report, fifos)
+        try:
+            for companion in companions(settings):
+                self.definitions.offer(*companion)
+        except UnicodeEncodeError:
+            self._problem("companions", f"cannot run companions: not UTF-8: {printable(settings.state)}")
         self.hands.welcome_sent = lambda: {"read": self.output.follower.offsets(), "linger": settings.linger}
         self._handle_signals()
         self._describe_ourselves()
@@ -772,7 +773,7 @@ class Supervisor(Service):
         status = self._earlier.pop(name, None)
         if status is None:
             return Process(name=name, policy=found.policy, since=now)
-        known.last_exit = status.last_exit
+        known.last_exit, known.late = status.last_exit, status.late
         if (process := remembered(name, found, memory_of(status), now)) is not None:
             known.applied = found
             return process
@@ -899,8 +900,9 @@ class Supervisor(Service):
         for name in self._reported:
             if name not in self.known or self.known[name].pid is None:
                 self.records.pid(name, None)
+        self.drain_events()
+        self.ordering.settle()
         self._desk.resume()
-        self.ordering.begin()
         if self.quitting:
             self.drain_events()
             self.quitting = False
@@ -970,11 +972,13 @@ class Supervisor(Service):
             generation, digest, policy = msgspec.convert(one["memo"], tuple[str, str, Policy])
         except msgspec.ValidationError:  # whatever it was started from, it is not the present definition
             generation, digest, policy = "", "", self.settings.policy
+        pace = policy.watchdog  # that it was told
         memory = None
         if (status := self._earlier.pop(name, None)) is not None:
-            known.last_exit, memory = status.last_exit, memory_of(status)
+            known.last_exit, known.late, memory = status.last_exit, status.late, memory_of(status)
             if status.instance == one["number"]:
                 known.healthy, known.health = status.healthy, status.health
+                known.said, known.phase = status.said, status.phase
             if status.instance == one["number"] and status.generation:
                 # What was applied last: the instance may be on its way out because of it.
                 generation, digest = status.generation, status.digest
@@ -983,9 +987,7 @@ class Supervisor(Service):
             found = Applied(generation, digest, policy, True)
         known.applied, known.identity = found, one["id"]
         now = self.reactor.seconds()
-        known.process, again = adopted(name, one["number"], one["alive"], found, memory, now)
-        # It was started with a watchdog, and so has been told that there is one.
-        known.process = msgspec.structs.replace(known.process, watched=policy.watchdog is not None)
+        known.process, again = adopted(name, one["number"], one["alive"], found, memory, now, pace)
         if self.replacing.was_handed(name, one["number"]) and self.replacing.received is not None:
             # The stop goes on where it was, since nothing that was sent was lost.
             _, rung, left = self.replacing.received.stopping[name]

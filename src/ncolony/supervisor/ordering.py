@@ -6,13 +6,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..decide import lifecycle
-from ..decide.lifecycle import Event, State, Wanted
+from ..decide.lifecycle import Event, Process, State, Wanted
 from ..decide.order import LIVE, Standing, circles, look
 from ..model.conditions import After, as_after
 from .known import Known
 
 if TYPE_CHECKING:
     from .loop import Supervisor
+
+
+_RUNNING = (State.STARTING, State.RUNNING)
 
 
 class Ordering:
@@ -24,9 +27,10 @@ class Ordering:
         self._dependents: dict[str, set[str]] = {}  # a name as written there -> the processes that wait for it
         # What processes are told once nobody needs them any more, and how they were when that was asked for.
         self._held: dict[str, tuple[Event, int, Wanted]] = {}
+        self._needed_by: dict[str, str] = {}  # one that is held back -> one that needs it
         self._going: set[str] = set()  # that have just been told so
+        self._settled = False  # whether it is known what runs
         self._looks: dict[str, float] = {}  # processes to look at again when it is so late
-        self._begun = False
 
     # starting
 
@@ -57,12 +61,6 @@ class Ordering:
                 self._reconsider(dependent)
         if self._held:
             self._release(self._needs(name))
-
-    def begin(self) -> None:
-        """It is known how everybody is: from now on nobody goes on who is bound to what is not there."""
-        self._begun = True
-        for name in self._after:
-            self._reconsider(name)
 
     def waiting_for(self, name: str) -> tuple[str, ...]:
         """What has to be before the process may start, in words."""
@@ -100,15 +98,38 @@ class Ordering:
 
     def _reconsider(self, name: str) -> None:
         known = self._colony.known.get(name)
-        if known is None or known.process is None:
-            return
-        process, unmet = known.process, self._unmet(name)
+        if known is not None and known.process is not None:
+            self._judge(name, known.process, self._unmet(name))
+
+    def _judge(self, name: str, process: Process, unmet: list[tuple[str, After]], younger: Iterable[str] = ()) -> None:
+        """Tell a process what it misses. What it is bound to and misses (`younger` is as good as missing) ends it."""
         waiting_for = tuple(why for why, _ in unmet)
         # Who is to be told to go anyway goes in his turn.
-        may_break = self._begun and name not in self._held and process.state in (State.STARTING, State.RUNNING)
-        broken = tuple(why for why, after in unmet if after.bind) if may_break else ()
+        may_break = self._settled and name not in self._held and process.state in _RUNNING
+        broken = (*(why for why, after in unmet if after.bind), *younger) if may_break else ()
         if waiting_for != process.waiting_for or broken:
             self._colony.events.append((name, lifecycle.Conditions(waiting_for, broken)))
+
+    def settle(self) -> None:
+        """It is known what runs. Whom bound processes were let down by meanwhile is seen now."""
+        self._settled = True
+        for name, after in self._after.items():
+            known = self._colony.known.get(name)
+            if known is not None and known.process is not None and any(one.bind for one in after.values()):
+                younger = [f"{other}, which has been restarted" for other in self._younger(name, known)]
+                self._judge(name, known.process, self._unmet(name), younger)
+
+    def _younger(self, name: str, known: Known) -> list[str]:
+        """Those to which a process is bound that were started after it."""
+        started = known.started
+        return [
+            one
+            for other, after in self._after[name].items()
+            for one in self._colony.definitions.processes(other)
+            if after.bind and after.when != "completed" and started is not None
+            if (its := self._colony.known.get(one)) is not None and its.pid is not None
+            if its.started is not None and its.started > started
+        ]
 
     # stopping
 
@@ -140,20 +161,44 @@ class Ordering:
         return found | self._dependents.get(known.file, set()) if known.file != name else found
 
     def _is_needed(self, name: str) -> bool:
-        """Whether one of those that wait for it lives, and is to be told as well."""
-        known = self._colony.known
-        return any(
-            (process := known[one].process) is not None
-            and process.state in LIVE
-            and (one in self._held or one in self._going or process.state is State.STOPPING)
-            for one in self._dependents_of(name, known[name])
-            if one in known
-        )
+        """Whether one of those that wait for it lives, and is to be told as well.
+
+        One that has ended stands between the two that wait for each other through it.
+        """
+        known, seen, todo = self._colony.known, {name}, [name]
+        if (last := self._needed_by.get(name)) is not None and self._is_to_go(last):
+            return True  # as seen the last time: not every one of thousands is looked at for each that goes
+        while todo:
+            one = todo.pop()
+            for dependent in self._dependents_of(one, known[one]) - seen:
+                seen.add(dependent)
+                if self._is_to_go(dependent):
+                    self._needed_by[name] = dependent
+                    return True
+                process = known[dependent].process if dependent in known else None
+                if process is not None and process.state not in LIVE:
+                    todo.append(dependent)
+        self._needed_by.pop(name, None)
+        return False
+
+    def _is_to_go(self, name: str) -> bool:
+        """Whether it lives, and is to stop or to restart."""
+        process = known.process if (known := self._colony.known.get(name)) is not None else None
+        if process is None or process.state not in LIVE:
+            return False
+        return name in self._held or name in self._going or process.state is State.STOPPING
 
     def _release(self, needed: Iterable[str]) -> None:
-        """The last that needed these may be gone."""
-        for one in needed:
-            if one in self._held and (one not in self._colony.known or not self._is_needed(one)):
+        """The last that needed these may be gone, also through some that have ended."""
+        seen, todo = set[str](), list(needed)
+        while todo:
+            one = todo.pop()
+            if one in seen:
+                continue
+            seen.add(one)
+            if one not in self._held:
+                todo += self._needs(one)
+            elif one not in self._colony.known or not self._is_needed(one):
                 self._let_go(one)
 
     def _let_go(self, name: str) -> None:

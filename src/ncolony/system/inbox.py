@@ -25,6 +25,8 @@ _STILL_S = 2.0
 _ANSWERS_KEPT_S = 3600.0
 # At most so many answers, and messages that made no sense, the newest: whoever may send them is not to fill the disk.
 _MOST_ANSWERS, _MOST_REJECTED = 10_000, 1000
+# So many are handled at a time, at 1 to 2 ms each: between them come reports of the keeper and whatever else is due.
+_AT_ONCE = 8
 # What tells one version of a message from another.
 _Mark = tuple[int, bytes]
 
@@ -46,6 +48,10 @@ class Inbox:
         self._odd: dict[str, tuple[_Mark, float]] = {}
         self._given: dict[str, float] = {}  # answer -> when it was given, the oldest first
         self._first = True
+        # What is to be handled: name -> time, entry, and whether it was there when we began.
+        self._waiting: dict[str, tuple[int, Entry, bool]] = {}
+        self._going_on: Any = None
+        self.guarded: Callable[[Callable[[], None]], None] = lambda call: call()  # what a turn of ours is part of
         self._aside = dict.fromkeys(_oldest_first(self._rejected))  # what was set aside
         self.answered: Callable[[str, Answer], object] = lambda name, answer: None
         self.closed = False  # a supervisor that is ending takes no more requests
@@ -58,20 +64,37 @@ class Inbox:
         :raises OSError: when the directory cannot be listed.
         """
         changed = self._directory.scan() if names is None else self._directory.look(names)
-        arrived = [(entry.mtime_ns, name, entry) for name, entry in changed.items() if entry is not None]
         for name, entry in changed.items():
             if entry is None:
                 self._odd.pop(name, None)
                 self._stuck.pop(name, None)
-        for _, name, seen in sorted(arrived, key=lambda item: item[:2]):
+                self._waiting.pop(name, None)
+            else:
+                self._waiting[name] = entry.mtime_ns, entry, self._first
+        self._first = False
+        self._work()
+
+    def _work(self) -> None:
+        """Handle some of what waits, the oldest first, and go on in another turn."""
+        if len(self._waiting) > 1:
+            self._waiting = dict(sorted(self._waiting.items(), key=lambda item: (item[1][0], item[0])))
+        for name in list(self._waiting)[:_AT_ONCE]:
+            if self.closed:
+                return
+            _, seen, first = self._waiting.pop(name)
             # One at a time: whoever may send messages is not to fill our memory.
             if (opened := self._directory.open(name, seen)) is not None:
-                self._take(name, opened)
-        self._first = False
+                self._take(name, opened, first)
+        if self._waiting and self._going_on is None:
+            self._going_on = self._reactor.callLater(0, self._go_on)
         self._expire()
 
-    def _take(self, name: str, entry: Entry) -> None:
-        if self._first and self._answered(name, entry):
+    def _go_on(self) -> None:
+        self._going_on = None
+        self.guarded(self._work)
+
+    def _take(self, name: str, entry: Entry, first: bool) -> None:
+        if first and self._answered(name, entry):
             if not self.remove(name):
                 self._stuck[name] = _mark(entry)
             return
@@ -116,7 +139,8 @@ class Inbox:
     def obviate(self, kind: type[Message]) -> None:
         """Answer and remove the messages of a kind that ask for what is done already."""
         with contextlib.suppress(OSError):
-            for name, seen in self._directory.scan().items():
+            waiting = {name: seen for name, (_, seen, _) in self._waiting.items()}
+            for name, seen in (waiting | self._directory.scan()).items():
                 entry = None if seen is None else self._directory.open(name, seen)
                 if entry is not None and entry.data is not None and isinstance(decode(name, entry.data), kind):
                     self.answer(name, Answer(accepted=True, state="done"))
@@ -136,7 +160,7 @@ class Inbox:
     def _again(self, name: str) -> None:
         if name in self._odd and not self.closed:
             with contextlib.suppress(OSError):
-                self.scan([name])
+                self.guarded(lambda: self.scan([name]))
 
     def _reject(self, name: str, why: str) -> None:
         with contextlib.suppress(OSError):

@@ -21,17 +21,16 @@ from ...client import heart
 from ...model.config import Problem
 from ...model.names import is_ignored, problem_with_name
 from ...system.files import Unreadable, read_small
+from ..plugin import PLACES, PlacesOptions
 from .plans import Look, beat_plan_of
-from .service import Directories, make_runner, seconds
+from .service import make_runner, seconds
 
 
-class Options(Directories):
+class Options(PlacesOptions):
     """Options of `ncolony-beatcheck` and `ncolony-httpcheck`."""
 
     optParameters = [  # noqa: N815, RUF012 (Twisted's interface)
-        ["messages", None, None, "The colony's directory of messages"],
-        ["config", None, None, "The colony's directory of definitions"],
-        ["state", None, None, "The supervisor's --state, if it has one"],
+        *PLACES,
         ["freq", None, 10.0, "Seconds between two looks at the directories", seconds("freq")],
     ]
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from twisted.python import usage
-
 from ...ctllib import Places
 from ...system.clock import make_steady
 from ...system.places import state_directory
+from ..plugin import PLACES, PlacesOptions, checked
 from .plans import Reading, plan_of
 from .runner import Runner
 
@@ -28,40 +27,17 @@ def seconds(option: str) -> Any:
         except ValueError:
             value = math.nan
         if not math.isfinite(value) or value < _SHORTEST_S:
-            raise usage.UsageError(f"--{option}: expected seconds, {_SHORTEST_S:g} or more, found {text!r}")
+            raise ValueError(f"expected seconds, {_SHORTEST_S:g} or more, found {text!r}")
         return value
 
-    return convert
+    return checked(option, convert)
 
 
-class Directories(usage.Options):
-    """What every program that looks after processes must know."""
-
-    def parseArgs(self, *arguments: str) -> None:  # noqa: N802 (Twisted's interface)
-        """Take no arguments.
-
-        :raises usage.UsageError: when there are some.
-        """
-        if arguments:
-            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
-
-    def postOptions(self) -> None:  # noqa: N802 (Twisted's interface)
-        """Check that nothing is missing.
-
-        :raises usage.UsageError: when something is.
-        """
-        for name in ("messages", "config"):
-            if not self[name]:
-                raise usage.UsageError(f"--{name} DIR is required")
-
-
-class Options(Directories):
+class Options(PlacesOptions):
     """Options of `ncolony-check`."""
 
     optParameters = [  # noqa: N815, RUF012 (Twisted's interface)
-        ["messages", None, None, "The colony's directory of messages"],
-        ["config", None, None, "The colony's directory of definitions"],
-        ["state", None, None, "The supervisor's --state, if it has one"],
+        *PLACES,
         ["frequency", None, 10.0, "Seconds between two looks at the directories", seconds("frequency")],
     ]
 

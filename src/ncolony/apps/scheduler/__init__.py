@@ -21,7 +21,7 @@ from .options import Options as Options
 from .options import rules_of
 from .output import Output, choose_output
 from .performer import Scheduler
-from .signals import Signals
+from .signals import CleanSignals
 from .state import StateFile
 
 
@@ -46,7 +46,7 @@ def makeService(opts: Any) -> service.MultiService:  # noqa: N802 (Twisted's int
         state=StateFile(opts["state-file"], rules) if opts.get("state-file") else None,
     )
     scheduler.setName("scheduler")
-    signals = Signals(reactor, scheduler)
+    signals = CleanSignals(reactor, scheduler.kill)
     signals.setName("signals")
     # Signals first: the first run must already have default dispositions.
     signals.setServiceParent(together)
