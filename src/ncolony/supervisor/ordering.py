@@ -51,6 +51,7 @@ class Ordering:
             self._reconsider(name)
         if self._held:
             # Nobody else would notice that they are needed no more.
+            self._needed_by.clear()
             self._release(process for one in before for process in self._colony.definitions.processes(one))
 
     def changed(self, name: str, known: Known) -> None:
