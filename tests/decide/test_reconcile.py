@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncolony.decide.lifecycle import Configured, Event, Process, Removed, Restart, State, Stop, Wanted, step
+from ncolony.decide.lifecycle import Configured, Ended, Event, Process, Removed, Restart, State, Stop, Wanted, step
 from ncolony.decide.reconcile import Applied, Memory, adopted, change, in_order, remembered
 from ncolony.decide.restart import Exit, Policy
 
@@ -209,6 +209,18 @@ def test_the_end_of_a_colony_is_no_memory() -> None:
     """A process that the colony ended with is simply started by the next supervisor."""
     ends = msgspec.structs.replace(BASE, policy=msgspec.structs.replace(ONCE, on_exit="shutdown"))
     assert remembered("web", ends, memory(state="EXITED"), NOW) is None
+
+
+def test_a_fault_goes_on_where_it_was() -> None:
+    """After what was being ended for a fault comes what was to come: after a job nothing. The fault counts once."""
+    policy = msgspec.structs.replace(ONCE, job=True, failures=3, within=60.0)
+    found = msgspec.structs.replace(BASE, policy=policy)
+    left = memory(state="STOPPING", reason="watchdog: silent", pending="rest", failed=(1.0,))
+    process, again = adopted("web", 7, True, found, left, NOW)
+    for event in (*again, Ended(7, Exit(signal=15, lived=9.0), True, 0.0)):
+        process, effects = step(process, event, NOW)
+    assert (process.state, process.reason, effects) == (State.EXITED, "watchdog: silent", ())
+    assert len(process.failed) == 1
 
 
 JOB = msgspec.structs.replace(BASE, policy=msgspec.structs.replace(ONCE, job=True))

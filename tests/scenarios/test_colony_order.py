@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,16 @@ BOUND = {"when": "started", "bind": True}
 
 
 @pytest.fixture(autouse=True)
-def nobody_looks(colony: Colony) -> None:
-    """Whether something is ready is said by the test itself: no companion looks."""
+def nobody_looks(colony: Colony) -> Iterator[None]:
+    """Whether something is ready is said by the test itself: no companion looks. At the end nobody is waited for."""
     colony.put("ncolony-check", QUIET)
+    yield
+    for path in colony.config.iterdir():
+        content = json.loads(path.read_bytes())
+        if content.get("kill_time"):
+            colony.put(path.name, {**content, "kill_time": 0.1})
+    if colony.process is not None and not colony.has_exited():
+        colony.scan()
 
 
 def serving(colony: Colony, name: str, **more: Any) -> dict[str, Any]:
@@ -300,7 +309,7 @@ def test_companions_come_and_go(colony: Colony) -> None:
 
 def stubborn(colony: Colony, name: str, **more: Any) -> None:
     """A process that ends at INT, and notes every other signal."""
-    colony.put(name, {"args": colony.payload(name, "signals", "INT"), "threshold": 0.2, "kill_time": 60} | more)
+    colony.put(name, {"args": colony.payload(name, "signals", "INT"), "threshold": 0.2, "kill_time": 60, **more})
 
 
 def let_go(colony: Colony, name: str) -> None:
@@ -412,8 +421,6 @@ def test_who_needed_another_and_does_not_any_more(colony: Colony, change: str) -
         colony.wait_until_forgotten("mid")
         put(colony, "mid")
     assert colony.wait_for_answer(message)["state"] in ("done", "failed")
-    stubborn(colony, "web", after={"mid": "started"}, kill_time=0.1)  # enough of that
-    colony.scan()
 
 
 def test_bound_to_who_is_bound(colony: Colony) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .lifecycle import NOT_DUE, Configured, Event, Process, Removed, Restart, State, Stop, Wanted
+from .lifecycle import NOT_DUE, Configured, Event, Fault, Process, Removed, Restart, State, Stop, Wanted
 from .restart import Exit, Policy, is_failure
 
 
@@ -94,11 +94,11 @@ def _ago(memory: Memory | None, now: float) -> tuple[float, ...]:
 
 
 def _told_again(memory: Memory | None, alive: bool, policy: Policy, now: float) -> tuple[float, ...]:
-    """When it failed, without the end that will be told once more."""
+    """When it failed, without the end or the fault that will be told once more."""
     failed = _ago(memory, now)
-    if memory is None or memory.last is None or not memory.pending or alive:
+    if memory is None or not memory.pending or (memory.last is None and not alive):
         return failed
-    return failed[:-1] if is_failure(policy, memory.last) else failed
+    return failed[:-1] if alive or (memory.last and is_failure(policy, memory.last)) else failed
 
 
 def adopted(
@@ -127,6 +127,8 @@ def adopted(
         state = State.STOPPING
     elif down:
         again = (Stop(memory.reason) if memory is not None and memory.reason else Stop(),)
+    elif stopping and memory is not None and memory.pending:
+        again = (Fault(number, memory.reason),)  # what follows is what was to follow, be it nothing
     elif stopping:
         again = (Restart(),)
     process = Process(

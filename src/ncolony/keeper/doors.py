@@ -29,7 +29,7 @@ class Doors:
 
     def __init__(self, safe: Safe) -> None:
         self.safe = safe
-        self.files: dict[str, tuple[int, int] | None] = {}  # which file a unix socket was bound to, as far as we know
+        self.files: dict[str, tuple[int, int] | None] = {}  # to which file we have bound a unix socket
 
     def open_all(self, order: dict[str, Any]) -> list[list[Any]]:
         """Open what is not open yet; [key, the number it gets, where it is bound] of each. Raises Refused."""
@@ -50,7 +50,6 @@ class Doors:
             self.safe.put(key, _bound(about))
             self.files[key] = _socket_file(path)
             reach("socket.opened")
-        self.files.setdefault(key, _socket_file(path))
         with _socket(self.safe.held[key]) as door:
             if door.type == socket.SOCK_STREAM:
                 door.listen(about["backlog"])
@@ -68,7 +67,6 @@ class Doors:
         if path and self._is_ours(key, path) and not _is_answered(path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        self.files.pop(key, None)
 
     def _is_ours(self, key: str, path: str) -> bool:
         """Whether the file there is still that of this socket. Of one that another keeper opened any will do."""
@@ -122,8 +120,7 @@ def _bound(about: dict[str, Any]) -> int:
 def _socket_file(path: str) -> tuple[int, int] | None:
     """What tells the socket's file at the path from another; None where there is none."""
     with contextlib.suppress(OSError):
-        found = os.lstat(path)
-        return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
+        return (found.st_dev, found.st_ino) if stat.S_ISSOCK((found := os.lstat(path)).st_mode) else None
     return None
 
 

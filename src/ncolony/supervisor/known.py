@@ -14,9 +14,6 @@ from ..decide.restart import Exit, Policy
 from ..model.config import Definition, signal_name, signal_number
 from ..model.status import LastExit, Status
 
-# The states in which there is an instance, or is about to be.
-LIVE = (State.STARTING, State.RUNNING, State.STOPPING)
-
 
 class Settings(msgspec.Struct, frozen=True):
     """The options, resolved. `policy` holds for processes that say nothing themselves."""

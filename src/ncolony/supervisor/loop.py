@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from .. import __version__
 from ..decide import lifecycle
 from ..decide.lifecycle import Effect, Event, Forget, Process, Shutdown, Signal, Spawn, State, Wanted
+from ..decide.order import LIVE
 from ..decide.ready import ready_at
 from ..decide.reconcile import Applied, adopted, change, in_order, remembered
 from ..decide.restart import Exit, Policy, exit_code
@@ -50,7 +51,7 @@ from ..system.trust import why_open
 from ..system.wake import Names, Watcher
 from .companions import companions
 from .definitions import Definitions, Source
-from .known import LIVE, Known, Settings, exit_in, memory_of, policy_of, while_running
+from .known import Known, Settings, exit_in, memory_of, policy_of, while_running
 from .memory import MemoryWatch
 from .ordering import Ordering
 from .output import Output
