@@ -65,9 +65,7 @@ class Definitions:
         self._marks = 0  # the sum of all files' marks: the directory's generation
         self._problems: set[str] = set()
         self._trials: dict[str, _File] = {}  # whose newest definition has still to prove itself
-        self._candidates: dict[
-            str, Definition
-        ] = {}  # newest definitions that wait for others, and may do so in a circle
+        self._candidates: dict[str, Definition] = {}  # newest definitions that wait for others, perhaps in a circle
         self._in_circles: set[str] = set()  # names of files that wait for each other
         self._tangled = False  # whether that is to be found out
         self._companions: dict[str, tuple[Definition, Callable[[ProcessConfig], bool]]] = {}

@@ -362,6 +362,7 @@ class Supervisor(Service):
         identity = self._identities.new()
         known.identity, known.pid, known.started = identity, None, None
         known.healthy, known.health, known.said, known.phase = None, "", "", ""
+        known.troubles.pop("MAINPID", None)
         if known.process is not None and known.process.policy.job:
             self.records.write(name)  # before the order: what comes after us must not order this run once more
         if not self.hands.agreed:
