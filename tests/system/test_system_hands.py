@@ -233,6 +233,17 @@ def test_leaving(grip: Grip) -> None:
     assert grip.welcome()["pid"] != keeper
 
 
+def test_last_words_are_heard(grip: Grip) -> None:
+    """What a keeper said before it ended is heard, also when that it has ended is noticed by an order to it."""
+    pid = grip.connect()
+    grip.hands.leave()
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    grip.hands.order({"do": "reopen"})
+    grip.hands.flush()
+    grip.wait_for("lost")
+    assert [message["is"] for message in grip.said] == ["leaving"]
+
+
 def test_keeper_has_nothing_of_ours(grip: Grip) -> None:
     """The keeper inherits no descriptor but its connection, and no environment."""
     leak = os.open("/dev/zero", os.O_RDONLY)

@@ -406,10 +406,13 @@ class Hands:
             return
         self._retry = _RETRY_S[0]
         for message in messages:
-            if message.get("is") == "upgrading":
-                self._upgrading = True
-            elif message.get("is") != "kept" or self._keep(message.get("key")):
-                self._report(message)
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
+        if message.get("is") == "upgrading":
+            self._upgrading = True
+        elif message.get("is") != "kept" or self._keep(message.get("key")):
+            self._report(message)
 
     def _receive(self, peer: socket.socket) -> bytes:
         """What there is to read. A descriptor comes with the first byte of the message that tells of it."""
@@ -440,12 +443,11 @@ class Hands:
         return kind == "listen"
 
     def _take_the_rest(self, peer: socket.socket) -> None:
-        """What a keeper that is gone has sent us to hold, and we have not read yet."""
+        """What a keeper that is gone has said, and we have not read yet: that it leaves, perhaps, or how one ended."""
         with contextlib.suppress(OSError, ValueError):
             while data := self._receive(peer):
                 for message in self._unpacker.feed(data):
-                    if message.get("is") == "kept":
-                        self._keep(message.get("key"))
+                    self._take(message)
         while self._arrived:
             if (descriptor := self._arrived.popleft()) >= 0:
                 os.close(descriptor)
