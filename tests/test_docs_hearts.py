@@ -183,7 +183,7 @@ def test_health_on_the_command_line(colony: Colony) -> None:
         return done.returncode, done.stdout.splitlines()
 
     colony.start()
-    assert ask() == (0, well[1:])
+    colony.wait_for(lambda: ask() == (0, well[1:]), "all is well, the keeper too")
     colony.put("api", {"args": ["/bin/sh", "-c", "exit 3"]})
     colony.wait_for_status("api", state="BACKOFF")
     code, lines = ask()

@@ -216,7 +216,7 @@ def test_clean_environment(bench: Bench, line: Line, way: Message) -> None:
     assert sorted(found) == sorted(os.fsencode(f"{key}={value}") for key, value in env.items())
     fifo = str(bench.fifo(identity))
     # Until the program itself runs, the dynamic loader opens one library after another.
-    wait_for(lambda: descriptors(pid) == {0: "/dev/null", 1: fifo, 2: fifo}, f"no others than in {descriptors(pid)}")
+    wait_for(lambda: descriptors(pid) == {0: "/dev/null", 1: fifo, 2: fifo}, "it has these descriptors and no others")
     fields = fields_of(pid)
     for key in ("SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd"):
         assert int(fields[key], 16) & ~OF_THE_C_LIBRARY == 0, key
