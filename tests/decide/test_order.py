@@ -67,7 +67,8 @@ def test_every_copy_counts() -> None:
 
 
 def test_nobody_is_not_met() -> None:
-    """What does not exist is waited for."""
+    """What does not exist, or has a file that is of no use, is waited for."""
+    assert look("started", "db", [Standing("db", None)], NOW).why == "db to be started (its file cannot be used)"
     assert look("started", "db", [], NOW).why == "db to be started (there is no such process)"
 
 

@@ -144,10 +144,7 @@ class Office:
 
         One that has just taken over writes them anew, and this at last of what it has applied.
         """
-        try:
-            found = ctllib.supervisor(self.places, state=self._state)
-        except ctllib.Error:
-            return False
+        found = self._supervisor()
         if found is None or not found.started:
             return False
         if found.started != self._believed:
@@ -160,6 +157,16 @@ class Office:
                 return False
             self._believed = found.started
         return True
+
+    def is_deserted(self) -> bool:
+        """Whether there is no supervisor at all, not even one that has still to find out what runs."""
+        return self._supervisor() is None
+
+    def _supervisor(self) -> ctllib.Supervisor | None:
+        try:
+            return ctllib.supervisor(self.places, state=self._state)
+        except ctllib.Error:
+            return None
 
     def status(self, name: str) -> Status | None:
         """How a process is; None when the supervisor has not seen it yet."""

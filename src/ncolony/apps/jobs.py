@@ -193,7 +193,8 @@ class Clerk(Service):
         now = time.monotonic()
         if self._absent_since is None:
             self._absent_since, self._pause, self._withdrawn = now, _SOON_S, False
-        elif now - self._absent_since >= _PATIENCE_S and not self._withdrawn:
+        elif now - self._absent_since >= _PATIENCE_S and not self._withdrawn and self._office.is_deserted():
+            # One that has just come may be reading what would be taken back.
             self._withdrawn = True
             for job in self._jobs.values():
                 job.withdraw()

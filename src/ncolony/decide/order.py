@@ -69,7 +69,9 @@ def _met_at(condition: str, one: Standing) -> float | None:
 
 def _as_it_is(condition: str, one: Standing) -> str:
     process = one.process
-    if process is None or one.held:
+    if process is None:
+        return " (its file cannot be used)"
+    if one.held:
         return ""
     if process.state is State.RUNNING:
         return " (it runs)" if condition in ("completed", "healthy") else ""

@@ -92,7 +92,7 @@ class Ordering:
         return [
             Standing(one, known[one].process, known[one].healthy, one in moving)
             for one in self._colony.definitions.processes(name)
-            if one in known and known[one].process is not None
+            if one in known
         ]
 
     def _look_again(self, name: str, at: float) -> None:
