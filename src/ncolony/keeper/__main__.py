@@ -305,7 +305,8 @@ class Keeper:
             self.ears.open(instance, {})
         except OSError as error:
             raise spawn.Refused(f"cannot make what it says that it is ready with: {error.strerror}") from None
-        self.flush()
+        if self.safe.unshared:
+            self.flush()
         reach("start.furnished")
         return {number: self.safe.held[key] for key, number, _ in instance.given}
 
