@@ -74,9 +74,8 @@ class Ears:
     def look(self, instance: Instance) -> None:
         """A newline says that it is ready, as s6 has it."""
         if b"\n" in os.read(self.pipes[instance.identity + READY], _LONGEST):
-            said = [("READY", "1")]
-            self.note(instance, said)
-            self.tell(instance, dict(said))
+            self.note(instance, [("READY", "1")])
+            self.tell(instance, {"READY": "1"})
             self.close_pipe(instance)
 
     def hear(self, instance: Instance, most: int = _DATAGRAMS) -> None:
