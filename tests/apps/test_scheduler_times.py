@@ -585,7 +585,7 @@ def test_a_killed_scheduler_carries_on(start: Start, tmp_path: Path) -> None:
         program.process.kill()
         program.process.wait()
     due = [run.due for run in records(history)]
-    assert len(due) >= 4
+    assert len(due) >= 3  # the end of each second run may not have been noted any more
     gaps = [(later or 0) - (earlier or 0) for earlier, later in pairwise(due)]
     assert all(gap > 0.5 and abs(gap - round(gap)) < 0.2 for gap in gaps), gaps
     assert state.stat().st_mode & 0o777 == 0o600

@@ -443,11 +443,15 @@ class Hands:
         return kind == "listen"
 
     def _take_the_rest(self, peer: socket.socket) -> None:
-        """What a keeper that is gone has said, and we have not read yet: that it leaves, perhaps, or how one ended."""
+        """What a keeper that is gone has said, and we have not read yet: what to hold, and that it leaves.
+
+        What became of instances the next keeper tells.
+        """
         with contextlib.suppress(OSError, ValueError):
             while data := self._receive(peer):
                 for message in self._unpacker.feed(data):
-                    self._take(message)
+                    if message.get("is") in ("kept", "leaving", "upgrading"):
+                        self._take(message)
         while self._arrived:
             if (descriptor := self._arrived.popleft()) >= 0:
                 os.close(descriptor)
