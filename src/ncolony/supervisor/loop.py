@@ -1317,6 +1317,9 @@ class Supervisor(Service):
             waiting.callback(None)
         self._stopped = []
         if self.running:
+            # Whoever asks once more now comes too late: the reactor is about to give its handlers up, and a signal
+            # would make a clean end look like another.
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
             with contextlib.suppress(Exception):
                 self.reactor.stop()
 
