@@ -7,6 +7,7 @@ may. `corpus/NAME/` holds inputs that it is begun with.
 from __future__ import annotations
 
 import copy
+import contextlib
 import importlib
 import json
 import os
@@ -51,7 +52,8 @@ class Descriptors:
 
     def __exit__(self, *_: object) -> None:
         for descriptor in self._all() - self.before:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # whose object was collected meanwhile
+                os.close(descriptor)
 
     @staticmethod
     def _all() -> set[int]:
