@@ -6,9 +6,20 @@ import secrets
 import select
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 PATIENCE_S = 30.0
+
+
+def wait_for(condition: Callable[[], Any], what: str, patience_s: float = 60) -> Any:
+    """What the condition returns once it is true."""
+    deadline = time.monotonic() + patience_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"it never came true: {what}"
+        time.sleep(0.005)
+    return found
 
 
 class Manager:

@@ -32,6 +32,7 @@ WITHOUT_TWISTED = [
     "system/lines",
     "system/log",
     "system/timeindex",
+    "system/locks",
 ]
 # The keeper is another program; its language is shared with it, and what the kernel is asked for.
 SHARED_WITH_KEEPER = {

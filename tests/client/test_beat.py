@@ -10,29 +10,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import ncolony
-from manager import Manager
+from manager import Manager, wait_for
 from ncolony import client
 from ncolony.client import beat, notify
 from ncolony.model import conditions
 
 SOURCE = Path(ncolony.__file__).parent.parent
 PERIOD_S = 0.3
-
-
-def wait_for(condition: Callable[[], Any], what: str, patience_s: float = 60) -> Any:
-    """What the condition returns once it is true."""
-    deadline = time.monotonic() + patience_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"it never came true: {what}"
-        time.sleep(0.005)
-    return found
 
 
 @pytest.fixture

@@ -17,20 +17,11 @@ from twisted.application.service import MultiService, Service
 from twisted.python.filepath import FilePath
 
 import ncolony
-from manager import Manager
+from manager import Manager, wait_for
 from ncolony.client import heart
 
 SOURCE = Path(ncolony.__file__).parent.parent
 PARAMETERS = {"status": "my.status", "period": 10, "grace": 3}
-
-
-def wait_for(condition: Callable[[], Any], what: str, patience_s: float = 60) -> Any:
-    """What the condition returns once it is true."""
-    deadline = time.monotonic() + patience_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"it never came true: {what}"
-        time.sleep(0.005)
-    return found
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import msgspec
 from twisted.logger import Logger
 
 from .. import ctllib
+from ..ctllib.reports import LIVE
 from ..ctllib.scheduled import why_off
 from ..decide import schedule
 from ..decide.cron import cron
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .jobfiles import Notes, Office
 
 _log = Logger(namespace="ncolony.jobs")
-_LIVE = ("STARTING", "RUNNING", "STOPPING")
 # What the supervisor has not taken note of after this long is told again.
 _AGAIN_S = 10.0
 _SOON_S = 2.0
@@ -84,7 +84,7 @@ class Job:
         found = _kept_in(notes.get(name))
         if found is None:
             status = office.status(name)
-            runs = status is not None and status.state in _LIVE
+            runs = status is not None and status.state in LIVE
             found = Kept(seen=0 if status is None else status.instance - runs)
         self._kept = found
         self._job = self._begun(self._on_this_clock(found))
@@ -177,7 +177,7 @@ class Job:
         self._off = off
         going = schedule.remember(self._job, *_now()).going
         last: float | None = wall
-        if not off and self._rules.every is not None and status.state not in _LIVE and not self._kept.runs:
+        if not off and self._rules.every is not None and status.state not in LIVE and not self._kept.runs:
             last = None  # as if its file had just appeared
         self._job = self._begun(schedule.Memory(last=last, number=self._job.number, going=going))
         _log.info("{name}: {what}", name=self.name, what=f"off: {off}" if off else "on")
@@ -285,7 +285,7 @@ class Job:
             return
         if any(one.number == run.number and one.began is None for one in self._job.going):
             self._begin_run(run.number, status)
-        if status.instance == instance and status.state in _LIVE:
+        if status.instance == instance and status.state in LIVE:
             if run.stopped and status.state != "STOPPING":
                 self._ask_to_stop(run, status)
             return

@@ -59,6 +59,12 @@ def checked(name: str, check: Callable[[str], Any]) -> Callable[[str], Any]:
     return convert
 
 
+def end_by_ourselves(reactor: Any) -> None:
+    """Let a stop that Twisted's own handlers began not end this process by the signal that asked for it."""
+    if getattr(reactor, "_exitSignal", None) is not None:
+        reactor._exitSignal = None
+
+
 class Signals(Service):
     """Makes SIGTERM, SIGINT and SIGHUP a clean end with status 0; `again` is called at the second of them.
 
@@ -77,8 +83,7 @@ class Signals(Service):
     def stopService(self) -> None:  # noqa: N802 (Twisted's interface)
         """Make a signal that came before we took over end in a clean exit too."""
         super().stopService()
-        if getattr(self._reactor, "_exitSignal", None) is not None:
-            self._reactor._exitSignal = None
+        end_by_ourselves(self._reactor)
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():

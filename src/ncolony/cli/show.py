@@ -9,6 +9,7 @@ import time
 from ncolony import ctllib
 from ncolony.cli import complain, say
 from ncolony.cli.choose import look
+from ncolony.ctllib.common import exists
 from ncolony.model.names import printable
 
 TYPE_CHECKING = False  # see ctllib
@@ -137,22 +138,12 @@ def _row(one: Status, now: float, unattended: bool = False) -> tuple[str, ...]:
     running = ""
     if one.pid is not None:
         running = f"pid {one.pid}"
-        if unattended and not _exists(one.pid):
+        if unattended and not exists(one.pid):
             running += ", gone"
         elif one.started is not None:
             running += f", uptime {duration(now - one.started)}"
     cells = (one.name, one.state, running, restarts, last_exit, note(one, now))
     return tuple(printable(cell) or "-" for cell in cells)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def note(one: Status, now: float) -> str:

@@ -6,7 +6,7 @@ import os
 import time
 
 from ncolony.ctllib import NO_SUPERVISOR
-from ncolony.ctllib.common import parsed, read, state_directory
+from ncolony.ctllib.common import exists, parsed, read, state_directory
 from ncolony.ctllib.reports import definition, file_names, not_seen, reported, status, supervisor
 from ncolony.decide.wellbeing import ailments
 from ncolony.model import names as _names
@@ -162,22 +162,14 @@ def _of_keeper(directory: str) -> list[Trouble]:
 
 def _keeper_lives(directory: str) -> bool:
     """Whether a keeper holds its lock; where that is not for us to open, whether there is the pid that is reported."""
-    import fcntl
+    from ncolony.system.locks import is_held  # imports fcntl
 
     try:
-        descriptor = os.open(os.path.join(directory, "keeper.lock"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return is_held(os.path.join(directory, "keeper.lock"))
     except PermissionError:
-        return _exists(_reported_keeper(directory))
+        return exists(_reported_keeper(directory))
     except OSError:
         return False
-    try:
-        # A keeper that starts at this moment tries for 2 s.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _reported_keeper(directory: str) -> Any:
@@ -185,18 +177,6 @@ def _reported_keeper(directory: str) -> Any:
         return parsed(read(os.path.join(directory, "supervisor.json"))).get("keeper")
     except (OSError, ValueError):
         return None
-
-
-def _exists(pid: object) -> bool:
-    if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _of_process(places: Places, one: Status) -> list[Trouble]:

@@ -30,6 +30,19 @@ def shown(value: object) -> str:
     return text if len(text) <= _TOO_LONG_TO_SHOW else text[:_TOO_LONG_TO_SHOW] + "…"
 
 
+def exists(pid: object) -> bool:
+    """Whether there is a process of this pid, whoever it belongs to. What can be no pid is none."""
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def check_name(verb: str, name: object) -> str:
     """The name as it is shown in errors, once it is known to be one."""
     wrong = _names.problem_with_name(name) if isinstance(name, str) else "the name is not text"

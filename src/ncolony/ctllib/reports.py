@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ncolony.ctllib import Path, Places
 
 _TOO_LARGE = 1e12  # seconds or KiB
+# The states in which there is an instance, or is about to be.
+LIVE = ("STARTING", "RUNNING", "STOPPING")
 
 
 class LastExit:
@@ -423,29 +425,22 @@ def supervisor(places: Places, *, state: Path | None = None) -> Supervisor | Non
 
     :raises CannotAccess: when that cannot be told.
     """
-    import fcntl  # not needed by what only writes
+    from ncolony.system.locks import is_held  # imports fcntl, not needed by what only writes
 
     directory = state_directory(places, state)
     # The lock that decides is for its owner to open; the other one shows, and anybody can hold it to deceive the rest.
     deciding, path = (os.path.join(directory, name) for name in ("supervisor.lock", "lock"))
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         try:
-            descriptor = os.open(deciding, flags)
+            lives = is_held(deciding)
         except OSError:
-            descriptor = os.open(path, flags)
+            lives = is_held(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise refused("look for the supervisor", path, error) from error
-    try:
-        # A supervisor holds it exclusively for as long as it lives; one that starts meanwhile tries for 2 s.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    if not lives:
         return None
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(descriptor)
     try:
         return Supervisor(parsed(read(os.path.join(directory, "supervisor.json"))))
     except (OSError, ValueError):

@@ -8,7 +8,7 @@ import time
 from ncolony.ctllib import NO_SUPERVISOR, Failed, TimedOut
 from ncolony.ctllib.common import check_name, no_such_process, poll, shown, state_directory
 from ncolony.ctllib.messages import start
-from ncolony.ctllib.reports import answer, copies_in, definition, history_of, reported, supervisor
+from ncolony.ctllib.reports import LIVE, answer, copies_in, definition, history_of, reported, supervisor
 from ncolony.ctllib.waits import as_it_is, hint, seconds, stands_for
 
 TYPE_CHECKING = False  # see ncolony.ctllib
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ncolony.ctllib.reports import PastExit, Status
     from ncolony.ctllib.waits import Meanwhile
 
-_LIVE = ("STARTING", "RUNNING", "STOPPING")
 # A status is looked at for what the history has not; the history is read whenever that has changed.
 _AT_REST = ("STOPPED", "EXITED", "FATAL", "BACKOFF")
 # A supervisor that is just starting, or is being replaced, has this long to appear.
@@ -68,7 +67,7 @@ def instances_before(places: Places, name: str, state: Path | None) -> dict[str,
     since: dict[str, int] = {}
     for one in there:
         found = reported(directory, one)
-        if found is not None and found.state in _LIVE:
+        if found is not None and found.state in LIVE:
             which = "" if one == name else f"{shown(one)}: "
             raise Failed(f"cannot {deed}: {which}it runs already: {found.state}, instance {found.instance}")
         since[one] = 0 if found is None else found.instance

@@ -7,7 +7,7 @@ import time
 
 from ncolony.ctllib.common import parsed, read, state_directory
 from ncolony.ctllib.fitting import fitting
-from ncolony.ctllib.reports import definition, file_names, number, status
+from ncolony.ctllib.reports import LIVE, definition, file_names, number, status
 
 TYPE_CHECKING = False  # see ncolony.ctllib
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 COMPANION = "ncolony-jobs"
 NOT_DUE = "waits for its schedule"
 STOPPED_ON_REQUEST = "stopped on request"
-_LIVE = ("STARTING", "RUNNING", "STOPPING")
 # What ncolony-jobs keeps of each job, as far as others read it: see docs/jobs.md.
 _KEPT: dict[str, type] = {
     "next": float, "late": float, "skipped": int, "skipped_at": float, "skipped_why": str, "queued": bool,
@@ -92,7 +91,7 @@ class Job:
         kept = fitting(kept, _KEPT)
         self.name, self.status, self.state, self.problem = name, of, of.state, of.problem
         self.schedule = in_words(when)
-        self.running = of.state in _LIVE
+        self.running = of.state in LIVE
         self.runs = of.instance
         self.off = why_off(of)
         self._note_last_run(of, now)
@@ -159,7 +158,7 @@ def jobs(places: Places, *, state: Path | None = None) -> list[Job]:
 def _most_telling(copies: list[Status]) -> Status:
     def rank(one: Status) -> tuple[bool, bool]:
         ended = one.last_exit
-        return one.state not in _LIVE, ended is None or ended.code == 0
+        return one.state not in LIVE, ended is None or ended.code == 0
 
     return min(copies, key=rank)
 

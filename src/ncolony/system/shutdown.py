@@ -10,6 +10,7 @@ import socket
 import time
 
 from ..keeper.wire import PROTOCOL, Unpacker, pack
+from .locks import is_held
 
 _AGAIN_S = 0.01
 
@@ -98,16 +99,9 @@ def _connect(state: str, directory: int, until: float) -> socket.socket:
 
 def _keeper_lives(state: str) -> bool:
     try:
-        lock = os.open(f"{state}/keeper.lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return is_held(f"{state}/keeper.lock")
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
 
 
 def _converse(peer: socket.socket, until: float) -> None:

@@ -89,7 +89,7 @@ def beat_plan_of(name: str, data: bytes, mtime: float) -> Plan | Problem:
         return params
     if params is None:
         return _bare_plan(name, content, mtime)
-    wrong = _wrong_seconds(params, "period") or _wrong_number(params, "grace", 0.0)
+    wrong = _wrong_number(params, "period", conditions.SHORTEST_S) or _wrong_number(params, "grace", 0.0)
     if not wrong and not (isinstance(params.get("status"), str) and params["status"] and "\0" not in params["status"]):
         wrong = "status: expected a path"
     if wrong:
@@ -105,16 +105,15 @@ def http_plan_of(name: str, data: bytes, mtime: float) -> Plan | Problem:
         return params
     if params is None:
         return _bare_plan(name, content, mtime)
-    url, key = params.get("url"), "ncolony.httpcheck"
+    url = params.get("url")
     # The same bounds as `check` has.
     is_url = isinstance(url, str) and not any(why for _, why in conditions.wrong_checks((Check(http=url),)))
     wrong = "" if is_url else "url: expected a URL that begins with http:// or https://"
-    for name_of, least in (("period", None), ("timeout", None), ("maxBad", 0.0), ("grace", 0.0)):
-        wrong = wrong or (
-            _wrong_seconds(params, name_of) if least is None else _wrong_number(params, name_of, least)
-        )  # fmt: skip
+    shortest = conditions.SHORTEST_S
+    for number, least in (("period", shortest), ("timeout", shortest), ("maxBad", 0.0), ("grace", 0.0)):
+        wrong = wrong or _wrong_number(params, number, least)
     if wrong:
-        return Problem(printable(name), key, wrong)
+        return Problem(printable(name), "ncolony.httpcheck", wrong)
     period = params["period"]
     look = Look("http", params["url"], period, min(period, params["timeout"]), any_status=True)
     rule = Rule(int(params["maxBad"]) + 1, 1, period * params["grace"])
@@ -140,10 +139,6 @@ def _params(name: str, data: bytes, key: str) -> tuple[dict[str, Any], dict[str,
     if params is not None and not isinstance(params, dict):
         return content, Problem(printable(name), key, "expected an object")
     return content, params
-
-
-def _wrong_seconds(params: dict[str, Any], key: str) -> str:
-    return _wrong_number(params, key, conditions.SHORTEST_S)
 
 
 def _wrong_number(params: dict[str, Any], key: str, least: float) -> str:

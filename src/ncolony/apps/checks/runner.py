@@ -29,6 +29,7 @@ from ...decide import health
 from ...model.names import printable
 from ...system import launch
 from ...system.wake import Names, Watcher
+from ..plugin import end_by_ourselves
 from .heartbeat import Heartbeat
 from .lanes import Lanes, Turn
 from .net import HttpProbe, Probe, Resolver, request_of, tcp_probe
@@ -119,8 +120,7 @@ class Runner(Service):
     def stopService(self) -> None:  # noqa: N802 (Twisted's interface)
         """Stop everything. A signal that asked for it is no reason to end by it."""
         super().stopService()
-        if getattr(self._reactor, "_exitSignal", None) is not None:
-            self._reactor._exitSignal = None
+        end_by_ourselves(self._reactor)
         for call in (self._call, self._scan_call):
             if call is not None and call.active():
                 call.cancel()
