@@ -6,8 +6,8 @@ may. `corpus/NAME/` holds inputs that it is begun with.
 
 from __future__ import annotations
 
-import copy
 import contextlib
+import copy
 import importlib
 import json
 import os
