@@ -81,7 +81,7 @@ def test_ready(colony: Colony, way: str) -> None:
     gate.touch()
     colony.wait_for_status("web", state="RUNNING", instance=2)
     assert status["started"] is not None
-    assert events(colony, "web").count("ready") == 2
+    colony.wait_for(lambda: events(colony, "web").count("ready") == 2, "it is said for each instance")
 
 
 def test_not_ready_in_time_says_why(colony: Colony) -> None:

@@ -497,7 +497,7 @@ def test_stop_while_the_collector_does_not_read(yard: Yard) -> None:
 def is_stuck(pid: int) -> bool:
     """Whether all threads of a process wait, and one of them to write to a socket: it holds a log and a connection."""
     try:
-        targets = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
+        targets = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
     except OSError:
         return False
     if not any(target.endswith("/web/current") for target in targets):

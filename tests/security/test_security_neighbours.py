@@ -97,6 +97,7 @@ def test_a_process_cannot_take_the_place_of_another(open_colony: Colony) -> None
     points.mkdir()
     keeper_and_supervisor = points / "start.intent"
     open_colony.start(env={**os.environ, "NCOLONY_KILL_AT": str(points)})
+    open_colony.wait_for(open_colony.keeper_pid, "there is a keeper")
     keeper = open_colony.keeper_pid()
     keeper_and_supervisor.write_text(f"{open_colony.supervisor_pid} {keeper}")
     open_colony.put("web", {**BASE, "uid": ALICE})
