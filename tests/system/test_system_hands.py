@@ -33,7 +33,7 @@ class Grip:
 
     def another(self) -> Hands:
         """The hands of a next supervisor."""
-        self.hands = Hands(self.desk.reactor, str(self.state), str(self.logs), 1 << 20, self.said.append)
+        self.hands = Hands(self.desk.reactor, str(self.state), str(self.logs), 1 << 20, self.said.extend)
         return self.hands
 
     def connect(self) -> int:

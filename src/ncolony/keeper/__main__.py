@@ -275,10 +275,19 @@ class Keeper:
             if self.room() < ways + len(order.get("sockets") or ()):
                 raise spawn.Refused(f"cannot hold its output: {os.strerror(errno.EMFILE)}")
             intent["given"] = instance.given = self.doors.open_all(order)
-            self.journal.add(identity, intent, create=True)
-            reach("start.intent")
-            given = self.furnish(instance)
-            instance.pid = spawn.spawn(order, self.fifos_of(instance), spawn.make_cgroup(instance.cgroup), given)
+            with self.journal.begin(identity) as journal:
+                self.journal.write(journal, intent)
+                reach("start.intent")
+                given, since = self.furnish(instance), tree.ticks()
+                instance.pid = spawn.spawn(order, self.fifos_of(instance), spawn.make_cgroup(instance.cgroup), given)
+                reach("start.spawned")
+                self.by_id[identity] = self.by_pid[instance.pid] = self.by_session[instance.pid] = instance
+                record = adopt.record(instance.pid, since)
+                instance.began = record["began"]
+                try:
+                    self.journal.write(journal, record)
+                except OSError:
+                    pass  # a full disk: see `note`
         except spawn.Refused as refusal:
             self.refuse(instance, str(refusal))
             return
@@ -288,11 +297,6 @@ class Keeper:
         except Exception as error:
             self.refuse(instance, f"cannot run it: {error}")
             return
-        reach("start.spawned")
-        self.by_id[identity] = self.by_pid[instance.pid] = self.by_session[instance.pid] = instance
-        record = adopt.record(instance.pid)
-        instance.began = record["began"]
-        self.note(instance, record)
         reach("start.recorded")
         about = {"pid": instance.pid, "at": began, "began": instance.began, "follow": instance.follow}
         self.tell({"is": "started", "id": identity, **about, **instance.since()})

@@ -32,9 +32,9 @@ def boot() -> str:
         return "unknown"
 
 
-def record(pid: int) -> dict[str, Any]:
-    """What proves later that a process is the one we started."""
-    return {"step": "record", "pid": pid, "began": tree.start_time(pid), "boot": boot()}
+def record(pid: int, since: int | None = None) -> dict[str, Any]:
+    """What proves later that a process is the one we started; `since` is the tick before we did, if that was just now."""
+    return {"step": "record", "pid": pid, "began": tree.when_started(pid, since), "boot": boot()}
 
 
 class Found:

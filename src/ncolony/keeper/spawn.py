@@ -35,13 +35,21 @@ class Journal:
         self.directory = os.path.join(state, "instances")
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
 
-    def add(self, identity: str, line: dict[str, Any], create: bool = False) -> None:
+    def begin(self, identity: str) -> Opened:
+        """The file of a new instance, to be closed by a `with`. Raises OSError, as `add` does."""
+        return Opened(f"{self.directory}/{identity}", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+
+    def add(self, identity: str, line: dict[str, Any]) -> None:
         """Append one line. Raises OSError: a full disk, a directory that was taken away."""
-        flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT | os.O_EXCL if create else 0)
-        with Opened(f"{self.directory}/{identity}", flags) as descriptor:
-            data = json.dumps(line).encode() + b"\n"
-            if os.write(descriptor, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with Opened(f"{self.directory}/{identity}", os.O_WRONLY | os.O_APPEND) as descriptor:
+            self.write(descriptor, line)
+
+    @staticmethod
+    def write(descriptor: int, line: dict[str, Any]) -> None:
+        """Append one line to a file that is open. Raises OSError."""
+        data = json.dumps(line).encode() + b"\n"
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def forget(self, identity: str) -> None:
         """Remove the file; one that is gone already is fine."""

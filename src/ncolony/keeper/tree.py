@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 
 import kernel
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     Proof = Callable[[int], bool]
 
 _MARK = b"NCOLONY_INSTANCE="
+# The grain of start times (proc(5): sysconf(_SC_CLK_TCK)), in nanoseconds.
+_TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
+_clock_agrees: bool | None = None
 
 
 def orphans() -> list[int]:
@@ -88,6 +92,26 @@ def start_time(pid: int) -> int | None:
         return int(stat_fields(pid)[19])
     except (OSError, IndexError, ValueError):
         return None
+
+
+def ticks() -> int | None:
+    """Now, in the clock and the unit of start times, or None where there is no such clock."""
+    return int(time.clock_gettime_ns(time.CLOCK_BOOTTIME) // _TICK_NS) if hasattr(time, "CLOCK_BOOTTIME") else None
+
+
+def when_started(pid: int, since: int | None) -> int | None:
+    """When a process started that did so since the tick given, as `start_time`, but read from /proc only if need be.
+
+    It mostly is within one tick. That /proc goes by our clock, as it does with Linux, is first seen once.
+    """
+    global _clock_agrees  # noqa: PLW0603
+    if since is None or ticks() != since or _clock_agrees is False:
+        return start_time(pid)
+    if _clock_agrees is None:
+        began = start_time(pid)
+        _clock_agrees = began == since
+        return began
+    return since
 
 
 def with_descendants(roots: Iterable[int]) -> list[int]:

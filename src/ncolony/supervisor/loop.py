@@ -812,12 +812,18 @@ class Supervisor(Service):
 
     # the keeper
 
-    def _report(self, message: dict[str, Any]) -> None:
-        self.guarded(self._hear, message)
+    def _report(self, messages: list[dict[str, Any]]) -> None:
+        self.guarded(self._hear, messages)
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        message = checked(message)
-        getattr(self, "_on_" + message["is"], self._on_anything)(message)
+    def _hear(self, messages: list[dict[str, Any]]) -> None:
+        """Do what follows from each message before the next; what is written and sent comes of all together."""
+        for message in messages:
+            try:
+                message = checked(message)
+                getattr(self, "_on_" + message["is"], self._on_anything)(message)
+            except Exception:  # noqa: BLE001
+                _log.failure("cannot go on with one thing; the others are not concerned")
+            self.drain_events()
 
     def _on_anything(self, message: dict[str, Any]) -> None:
         """What a keeper of a later version says is not for us."""

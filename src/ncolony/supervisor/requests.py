@@ -35,7 +35,7 @@ class Desk:
 
     def __init__(self, colony: Supervisor) -> None:
         self._colony = colony
-        self._requests = Requests(colony.inbox.answer, colony.records.write)
+        self._requests = Requests(colony.inbox.answer, colony.records.settle)
         self._signals: dict[str, tuple[str, int, messages.Signal]] = {}  # message -> instance, signal, not yet sent
         self._rolling: dict[str, tuple[Rolling, Answer]] = {}  # by message
         self._unfinished = colony.inbox.earlier()

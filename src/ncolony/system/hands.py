@@ -34,6 +34,8 @@ _KEEPER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 _COMMAND = [sys.executable, "-I", "-S", "-X", "utf8", _KEEPER]
 # Orders go out in pieces of this size at the latest, so that the keeper starts while we still read.
 _SEND_AT = 1 << 14
+# So many bytes of reports, some fifty, are worked off at a time: between them others have their turn.
+_READ_AT_ONCE = 1 << 13
 # A keeper that does not come up is started again this much later, doubling to the second number.
 _RETRY_S = (0.05, 5.0)
 # Descriptors that are not for instances: for logs that are forwarded, and for files and sockets of all kinds.
@@ -50,7 +52,7 @@ Message = dict[str, Any]
 class Hands:
     """A connection to the keeper that is always there, or about to be.
 
-    `report(message)` is called for everything the keeper says; `{"is": "lost"}` stands for its death.
+    `report(messages)` is called with what the keeper says, as it comes; `{"is": "lost"}` stands for its death.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Hands:
         state: str,
         logs: str,
         budget: int,
-        report: Callable[[Message], None],
+        report: Callable[[list[Message]], None],
         fifos: dict[str, int] | None = None,
     ) -> None:
         self._reactor, self._state, self._logs, self._budget = reactor, state, logs, budget
@@ -171,7 +173,7 @@ class Hands:
             self._reactor.callLater(0, self._again)
             self._upgrading = False
             return
-        self._report({"is": "lost", "why": "" if self._welcomed else self._last_words()})
+        self._report([{"is": "lost", "why": "" if self._welcomed else self._last_words()}])
         if not self.leaving:
             self._reactor.callLater(self._retry, self._again)
             self._retry = min(self._retry * 2, _RETRY_S[1])
@@ -405,18 +407,22 @@ class Hands:
             self._lost()
             return
         self._retry = _RETRY_S[0]
-        for message in messages:
-            self._take(message)
+        self._take(messages)
 
-    def _take(self, message: Message) -> None:
-        if message.get("is") == "upgrading":
-            self._upgrading = True
-        elif message.get("is") != "kept" or self._keep(message.get("key")):
-            self._report(message)
+    def _take(self, messages: Iterable[Message]) -> None:
+        """Pass on what is not for us."""
+        told = []
+        for message in messages:
+            if message.get("is") == "upgrading":
+                self._upgrading = True
+            elif message.get("is") != "kept" or self._keep(message.get("key")):
+                told.append(message)
+        if told:
+            self._report(told)
 
     def _receive(self, peer: socket.socket) -> bytes:
         """What there is to read. A descriptor comes with the first byte of the message that tells of it."""
-        data, about, flags, _ = peer.recvmsg(1 << 18, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        data, about, flags, _ = peer.recvmsg(_READ_AT_ONCE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
         found = [content for level, kind, content in about if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)]
         for content in found:
             self._arrived += array.array("i", content[: len(content) // 4 * 4])
@@ -449,9 +455,8 @@ class Hands:
         """
         with contextlib.suppress(OSError, ValueError):
             while data := self._receive(peer):
-                for message in self._unpacker.feed(data):
-                    if message.get("is") in ("kept", "leaving", "upgrading"):
-                        self._take(message)
+                said = self._unpacker.feed(data)
+                self._take(one for one in said if one.get("is") in ("kept", "leaving", "upgrading"))
         while self._arrived:
             if (descriptor := self._arrived.popleft()) >= 0:
                 os.close(descriptor)

@@ -262,7 +262,7 @@ class _Request:
 class Requests:
     """Accepted messages, until each of their processes has got there or has failed to."""
 
-    def __init__(self, answer: Callable[[str, Answer], None], record: Callable[[str], None]) -> None:
+    def __init__(self, answer: Callable[[str, Answer], None], record: Callable[[Iterable[str]], None]) -> None:
         self._write, self._record = answer, record
         self._by_name: dict[str, list[_Request]] = {}
 
@@ -281,7 +281,7 @@ class Requests:
             self._by_name.setdefault(name, []).append(request)
 
     def judge(self, name: str, process: Process | None) -> None:
-        """See which requests about the process are settled, and answer them; its status is written first."""
+        """See which requests about the process are settled, and answer them; what is known of it is written first."""
         for request in list(self._by_name.get(name, ())):
             result = verdict(request.goal, request.remaining[name], process)
             if result is Verdict.OPEN:
@@ -291,7 +291,7 @@ class Requests:
             if result is Verdict.FAILED:
                 request.failed.append(f"{name}: {_why_failed(request.goal, process, since)}")
             if not request.remaining:
-                self._record(name)
+                self._record(request.names)
                 self._answer(request)
         if not self._by_name.get(name, True):
             del self._by_name[name]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +18,9 @@ from .files import remove_if_there, write_whole
 _SOON_S = 0.01
 _TRANSIENT_S = 0.5
 _FILES_PER_TURN = 64
+# While more processes than these change, files wait: what changes has the processor, and most will change again. No
+# file waits longer than a transient one.
+_STORM = 64
 # While everything stops, a process passes through two states too, and it takes as long as it takes.
 _SLOWLY_S = 1.0
 
@@ -40,6 +44,7 @@ class Records:
         self._unwritten: set[str] = set()
         self._scheduled = self._scheduled_transient = False
         self._soon = _SOON_S
+        self._storms, self._since = False, 0.0  # something has changed since the last look; when nothing was due
 
     def slow_down(self) -> None:
         """Everything is about to change: write less often. `flush` at the end writes the rest."""
@@ -47,8 +52,11 @@ class Records:
 
     def changed(self, name: str, transient: bool = False) -> None:
         """The process is not what its status file says; `transient` when it will soon change again."""
+        self._storms = True
         if not transient:
             self._transient.pop(name, None)
+            if not self._dirty:
+                self._since = self._reactor.seconds()
             self._dirty[name] = None
             self._later(self._soon)
             return
@@ -71,7 +79,11 @@ class Records:
 
     def _flush_some(self) -> None:
         self._scheduled = False
-        for name in list(self._dirty)[:_FILES_PER_TURN]:
+        storms, self._storms = self._storms and len(self._dirty) > _STORM, False
+        if storms and self._reactor.seconds() - self._since < _TRANSIENT_S:
+            self._later(self._soon)
+            return
+        for name in list(itertools.islice(self._dirty, _FILES_PER_TURN)):
             self.write(name)
         if self._dirty:
             self._later(0)
@@ -93,6 +105,12 @@ class Records:
         self._unwritten.discard(name)
         if not self._unwritten:
             self._problem("status", "")
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Write those of these that are due."""
+        for name in names:
+            if name in self._dirty or name in self._transient:
+                self.write(name)
 
     def retry(self) -> None:
         """Try again what could not be written."""
