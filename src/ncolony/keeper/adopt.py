@@ -33,7 +33,7 @@ def boot() -> str:
 
 
 def record(pid: int, since: int | None = None) -> dict[str, Any]:
-    """What proves later that a process is the one we started; `since` is the tick before we did, if that was just now."""
+    """What proves later that a process is the one we started; `since`: the tick before that, if it was just now."""
     return {"step": "record", "pid": pid, "began": tree.when_started(pid, since), "boot": boot()}
 
 

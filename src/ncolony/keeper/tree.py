@@ -104,7 +104,7 @@ def when_started(pid: int, since: int | None) -> int | None:
 
     It mostly is within one tick. That /proc goes by our clock, as it does with Linux, is first seen once.
     """
-    global _clock_agrees  # noqa: PLW0603
+    global _clock_agrees
     if since is None or ticks() != since or _clock_agrees is False:
         return start_time(pid)
     if _clock_agrees is None:
