@@ -534,8 +534,8 @@ class Supervisor(Service):
             look = self._look_config if directory == self.settings.config else self._look_messages
             self.guarded(look, names)
 
-    def _scan(self) -> None:
-        """The truth about both directories."""
+    def _scan(self, hinted: bool = False) -> None:
+        """The truth about both directories; `hinted`: see Directory.scan."""
         self._watcher.arm(self.settings.config)
         self._watcher.arm(self.settings.messages)
         self._show_lock()
@@ -545,13 +545,13 @@ class Supervisor(Service):
         if self._applied != self.definitions.summary() and self.adopted:
             self._write_applied()
         self.inbox.retry()
-        self._look_config(None)
+        self._look_config(None, hinted)
         self._look_messages(None)
 
     def _scan_periodically(self) -> None:
         if self.quitting:
             return
-        self.guarded(self._scan)
+        self.guarded(self._scan, self._watcher.is_told(self.settings.config))
         self.reactor.callLater(self.settings.frequency, self._scan_periodically)
 
     def _look_messages(self, names: Iterable[str] | None) -> None:
@@ -564,17 +564,17 @@ class Supervisor(Service):
         else:
             self._problem(self.settings.messages, "")
 
-    def _look_config(self, names: Iterable[str] | None) -> None:
+    def _look_config(self, names: Iterable[str] | None, hinted: bool = False) -> None:
         if self.quitting:
             return
-        self._scan_config(names)
+        self._scan_config(names, hinted)
         if self.adopted:
             self._apply_all()
 
-    def _scan_config(self, names: Iterable[str] | None = None) -> None:
+    def _scan_config(self, names: Iterable[str] | None = None, hinted: bool = False) -> None:
         """Read what changed. What it means for processes is applied later, once it is known what runs."""
         try:
-            changed = self._config.scan() if names is None else self._config.look(names)
+            changed = self._config.scan(hinted) if names is None else self._config.look(names)
         except OSError as error:
             self._cannot_read(self.settings.config, error)
             return
@@ -1160,9 +1160,12 @@ class Supervisor(Service):
     def _take_message(self, file_name: str, message: Message) -> None:
         self._desk.take(file_name, message)
 
-    def catch_up(self) -> list[str]:
-        """Apply what was written before a message before the message; the names concerned."""
-        self._scan_config()
+    def catch_up(self, fully: bool = False) -> list[str]:
+        """Apply what was written before a message before the message; the names concerned.
+
+        `fully`: look at every file, also where the kernel tells which of them have changed.
+        """
+        self._scan_config(None if fully else self._watcher.take(self.settings.config))
         self._depart()
         names = self._apply_all()
         self.drain_events()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 import time
@@ -81,6 +82,8 @@ _Signature = tuple[int, int, int, int]
 # File times have the grain of the kernel's tick, 4 ms on most: what changed this shortly before it was read may have
 # changed again without a trace, and is read once more.
 _RACY_NS = 50_000_000
+# Where the kernel tells of changes, a file that it did not speak of is still looked at in one scan of so many.
+_ROUNDS = 6
 
 
 class Entry:
@@ -102,35 +105,62 @@ class Directory:
         """`strict`: what anybody could have put there is not read, but a problem."""
         self.path, self.ignored, self.strict = path, ignored, strict
         self.seen: dict[str, _Signature | None] = {}
+        self.links: set[str] = set()  # names that are links: what these lead to may change without a word
         self._open_to_all = ""
+        self._listed: _Signature | None = None  # the directory itself, when it was listed
+        self._round = 0
 
-    def scan(self) -> dict[str, Entry | None]:
+    def scan(self, hinted: bool = False) -> dict[str, Entry | None]:
         """What changed since the last look: name -> its entry, or None for a file that is gone.
+
+        `hinted`: the kernel tells of changes, and `look` was called for them. Then the files that it does not speak
+        of are looked at in turn, all of them in six scans, so that looking at thousands costs little.
 
         :raises OSError: when the directory cannot be listed; what was known then stays known.
         """
         open_to_all = trust.why_open(self.path) if self.strict else ""
         if open_to_all != self._open_to_all:
             self._open_to_all = open_to_all
-            self.seen = dict.fromkeys(self.seen)
-        with os.scandir(self.path) as listing:
-            names = [found.name for found in listing if not self.ignored(found.name)]
+            self.seen, hinted = dict.fromkeys(self.seen), False
+        names, gone = self._list(hinted)
         changed: dict[str, Entry | None] = {}
         for name in names:
             entry = self._look(name, self.seen.get(name))
             if entry is not _SAME and (entry is not None or name in self.seen):
                 changed[name] = entry
-        for name in self.seen.keys() - set(names):
-            changed[name] = None
+        changed |= dict.fromkeys(gone)
         self._note(changed)
         return changed
 
+    def _list(self, hinted: bool) -> tuple[Iterable[str], Iterable[str]]:
+        """The names to look at, and those that are gone."""
+        found = os.stat(self.path)
+        exact = (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino)
+        gone: Iterable[str] = ()
+        new: set[str] = set()
+        if not hinted or exact != self._listed:
+            self._listed = None if _is_racy(found) else exact
+            with os.scandir(self.path) as listing:
+                present = {entry.name: entry.is_symlink() for entry in listing if not self.ignored(entry.name)}
+            self.links = {name for name, is_link in present.items() if is_link}
+            if not hinted:
+                return present, self.seen.keys() - present.keys()
+            gone, new = self.seen.keys() - present.keys(), present.keys() - self.seen.keys()
+        self._round = (self._round + 1) % _ROUNDS
+        doubtful = [name for name, signature in self.seen.items() if signature is None]
+        in_turn = itertools.islice(self.seen, self._round, None, _ROUNDS)
+        return {*new, *self.links, *doubtful, *in_turn} - set(gone), gone
+
     def look(self, names: Iterable[str]) -> dict[str, Entry | None]:
-        """The same for these names alone, read even when they seem unchanged."""
+        """The same for these names, read even when they seem unchanged, and for links."""
         changed: dict[str, Entry | None] = {}
+        names = {name for name in names if not self.ignored(name)}
+        for name in self.links - names:
+            if (entry := self._look(name, self.seen.get(name))) is not _SAME:
+                changed[name] = entry
         for name in names:
-            if self.ignored(name):
-                continue
+            if os.path.islink(f"{self.path}/{name}"):
+                self.links.add(name)
             entry = self._look(name, None)
             if entry is not None or name in self.seen:
                 changed[name] = entry
@@ -141,6 +171,7 @@ class Directory:
         for name, entry in list(changed.items()):
             if entry is None:
                 self.seen.pop(name, None)
+                self.links.discard(name)
             else:
                 self.seen[name] = entry.signature
 
@@ -158,8 +189,7 @@ class Directory:
         exact = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
         if exact == known:
             return _SAME
-        racy = abs(time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns)) < _RACY_NS
-        signature = None if racy else exact
+        signature = None if _is_racy(found) else exact
         return self._entry(path, found, signature)
 
     def _entry(self, path: str, found: os.stat_result, signature: _Signature | None) -> Entry | None:
@@ -190,6 +220,11 @@ class Directory:
         """Why it is not believed what the file says, or ""."""
         why = (self._open_to_all or trust.why_not_trusted(path, found)) if self.strict else ""
         return f"{why}; --no-strict-modes would allow it" if why else ""
+
+
+def _is_racy(found: os.stat_result) -> bool:
+    """Whether it has changed so lately that another change would leave no trace."""
+    return abs(time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns)) < _RACY_NS
 
 
 class Tray(Directory):

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..keeper import kernel
+from . import mounts
 
 try:
     from inotify_simple import INotify, flags
@@ -30,6 +31,8 @@ class Watcher:
         self._inotify = None
         self._by_watch: dict[int, str] = {}
         self._armed: dict[str, int] = {}
+        self._told: set[str] = set()  # directories of which we are told everything
+        self._said: dict[str, Names] = {}  # and not passed on yet
         if INotify is not None and kernel.has("inotify"):
             try:
                 self._inotify = INotify(nonblocking=True)
@@ -53,16 +56,46 @@ class Watcher:
         if self._armed.get(directory) != watch:
             self._armed[directory] = watch
             self._by_watch[watch] = directory
+            self._told.discard(directory)
+            if mounts.tells_of_changes(directory):
+                self._told.add(directory)
             self._changed(directory, None)
+
+    def is_told(self, directory: str) -> bool:
+        """Whether the kernel tells of every change there, but for what a link leads to."""
+        return directory in self._told and directory in self._armed
+
+    def take(self, directory: str) -> Names:
+        """What has changed there until now, and is not passed on yet: that is up to the caller then.
+
+        What happened before something that the caller knows of is among it.
+        """
+        if not self.is_told(directory):
+            return None
+        self._read()
+        names = self._said.pop(directory, set())
+        if self._said:
+            self._reactor.callLater(0, self._pass_on)
+        return names
 
     def doRead(self) -> None:
         """Turn what inotify says into one call per directory."""
-        assert self._inotify is not None
-        said: dict[str, Names] = {}
+        self._read()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._said:
+            directory = next(iter(self._said))
+            self._changed(directory, self._said.pop(directory))
+
+    def _read(self) -> None:
+        if self._inotify is None:
+            return
+        said = self._said
         for watch, mask, _cookie, name in self._inotify.read(timeout=0):
             if mask & flags.Q_OVERFLOW:
-                said = dict.fromkeys(self._by_watch.values())
-                break
+                said |= dict.fromkeys(self._by_watch.values())
+                continue
             directory = self._by_watch.get(watch)
             if directory is None:
                 continue
@@ -76,8 +109,6 @@ class Watcher:
                 said[directory] = None
             elif (names := said.setdefault(directory, set())) is not None:
                 names.add(name)
-        for directory, names in said.items():
-            self._changed(directory, names)
 
     def close(self) -> None:
         """Stop watching."""
