@@ -60,6 +60,7 @@ _RESERVED = 26
 _INTENT = ("name", "number", "memo", "follow", "log", "stop", "scope", "notify", "uid", "ready")
 # Where there are no pidfds, what is not our child is looked at this often.
 _POLL_S = 0.1
+_VMSTAT = kernel.Asked("/proc/vmstat", 1 << 16)
 
 
 class Keeper:
@@ -81,9 +82,11 @@ class Keeper:
         self.peer: socket.socket | None = None
         self.listener: socket.socket | None = None
         self.unpacker, self.outbox = Unpacker(), bytearray()
+        self.waits = False  # for the supervisor to read
         self.inbox: list[dict[str, Any]] = []
         self.leaving, self.chores, self.greeted = False, False, False
         self.subreaper = kernel.become_subreaper()
+        self.over: list[Instance] = []  # their trees are empty, and their FIFOs still open
         self.bereaved: set[Instance] = set()  # a death in their trees, and what is left is still to be found
         self.marked: dict[str, list[int]] | None = None  # processes by instance, as of this turn
         self.polled: dict[Held, Callable[[], None]] = {}  # held without a pidfd
@@ -127,6 +130,9 @@ class Keeper:
             while self.later and self.later[0][0] <= now:
                 self.attempt(heapq.heappop(self.later)[2])
             self.attempt(self.flush)
+            while self.over:
+                # What comes next is on its way by now.
+                self.attempt(functools.partial(self.close_fifos, self.over.pop()))
 
     def attempt(self, call: Callable[[], None]) -> None:
         try:
@@ -161,6 +167,7 @@ class Keeper:
         self.hang_up()
         peer.setblocking(False)
         self.peer, self.unpacker, self.outbox, self.greeted = peer, Unpacker(), bytearray(), False
+        self.waits = False
         self.watch(peer.fileno(), self.receive)
 
     def hang_up(self) -> None:
@@ -211,11 +218,14 @@ class Keeper:
             self.safe.share(self.peer)
         except BlockingIOError:
             self.epoll.modify(self.peer.fileno(), _READ | _WRITE)
+            self.waits = True
             return
         except OSError:
             self.hang_up()
             return
-        self.epoll.modify(self.peer.fileno(), _READ)
+        if self.waits:
+            self.epoll.modify(self.peer.fileno(), _READ)
+            self.waits = False
 
     def obey(self) -> None:
         orders, self.inbox = self.inbox[:_ORDERS], self.inbox[_ORDERS:]
@@ -556,14 +566,14 @@ class Keeper:
             self.announce(pipe.log, last=True)
 
     def drain(self, instance: Instance) -> None:
-        """Take the last output of an instance whose tree is empty, and be done with its FIFOs."""
+        """Take the last output of an instance whose tree is empty; its FIFOs are closed at the end of this turn."""
         for pipe in instance.pipes:
             if pipe.descriptor >= 0:
                 # A pipe holds 1 MiB at most: 64 turns empty it unless somebody outside the tree goes on writing.
                 pipe.log.take(pipe.descriptor, 64, patient=False)
                 if pipe.log.end > pipe.since:
                     pipe.log.cut()
-        self.close_fifos(instance)
+        self.over.append(instance)
 
     # exits
 
@@ -875,7 +885,7 @@ def _bind(state: str) -> socket.socket:
 def _oom_kills() -> int:
     """How many processes the kernel has killed for want of memory since it booted (Linux 4.13), or 0."""
     try:
-        return int(kernel.read_file("/proc/vmstat", 1 << 16).partition(b"\noom_kill ")[2].split(b"\n")[0])
+        return int(_VMSTAT.read().partition(b"\noom_kill ")[2].split(b"\n")[0])
     except (OSError, ValueError):
         return 0
 

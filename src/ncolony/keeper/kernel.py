@@ -25,6 +25,7 @@ _KILL_AT = os.environ.get("NCOLONY_KILL_AT")
 PASSED_ON = {name: os.environ[name] for name in ("NCOLONY_WITHOUT", "NCOLONY_KILL_AT") if name in os.environ}
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 # Of all architectures, as every system call that is newer than Linux 5.0.
 _SYS_PIDFD_GETFD = 438
 # PIDFD_GET_INFO (Linux 6.13; exit status since 6.15): _IOWR(0xFF, 11, struct pidfd_info), and its bits.
@@ -99,6 +100,24 @@ def read_file(path: str, most: int) -> bytes:
         while len(found) < most and (part := os.read(file, most)):
             found += part
     return found
+
+
+class Asked:
+    """A file of the kernel's that is asked again and again: opened once, since that costs more than to read it."""
+
+    def __init__(self, path: str, most: int) -> None:
+        self._path, self._most, self._descriptor = path, most, -1
+
+    def read(self) -> bytes:
+        """What it says now. Raises OSError."""
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._path, os.O_RDONLY)
+        found = b""
+        while part := os.pread(self._descriptor, self._most, len(found)):
+            found += part
+            if len(part) < _PAGE // 2:
+                break  # it gives a page, but for a line that does not fit, as long as there is more
+        return found
 
 
 def become_subreaper() -> bool:

@@ -24,6 +24,8 @@ _MARK = b"NCOLONY_INSTANCE="
 # The grain of start times (proc(5): sysconf(_SC_CLK_TCK)), in nanoseconds.
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _clock_agrees: bool | None = None
+# Of our main thread.
+_CHILDREN = kernel.Asked(f"/proc/{os.getpid()}/task/{os.getpid()}/children", 1 << 20)
 
 
 def orphans() -> list[int]:
@@ -31,9 +33,8 @@ def orphans() -> list[int]:
 
     Raises OSError when there is no descriptor left to ask with.
     """
-    pid = os.getpid()
     try:
-        return [int(word) for word in kernel.read_file(f"/proc/{pid}/task/{pid}/children", 1 << 20).split()]
+        return [int(word) for word in _CHILDREN.read().split()]
     except OSError as error:
         if error.errno in kernel.NO_DESCRIPTORS:
             raise

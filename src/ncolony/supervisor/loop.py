@@ -96,6 +96,7 @@ class Supervisor(Service):
         self._policies: dict[Policy, Policy] = {}
         self._identities = Identities()
         self.adopted = self.quitting = False
+        self._more = False  # reports are waiting that came together with the one that is worked off
         self._stopped: list[Deferred[None]] = []
         self._problems: dict[str, str] = {}  # what is wrong with our surroundings, by what is concerned
         self._lock = self._shown = -1
@@ -118,6 +119,7 @@ class Supervisor(Service):
         self._asking: Any = None
         self._undescribed = False
         self._began = time.time()
+        self._snapshots: set[str] = set()  # identities whose definitions are in files of their own
         self.replacing = Replacing(self)
         self._left = False  # the keeper has said that it leaves
         self._exit_code: int | None = None  # of the process that ended the colony
@@ -266,6 +268,7 @@ class Supervisor(Service):
         for directory in (f"{settings.state}/status", f"{settings.state}/answers", settings.pids):
             if directory is not None:
                 sweep(directory)
+        self._snapshots = set(os.listdir(f"{settings.state}/config"))
         self._earlier = self.records.earlier()
         self._reported = set(self._earlier)
         self._desk = Desk(self)
@@ -341,6 +344,8 @@ class Supervisor(Service):
         self._live += (known.process.state in LIVE) - (before.state in LIVE)
         for effect in effects:
             self._perform(name, known, effect)
+        if effects and not (self.events or self._more):
+            self.hands.flush()  # the keeper is at work while we write down what it means
         if known.process is not None and known.process is not before:
             self._changed(name, known, before)
         self.notifier.status()
@@ -395,6 +400,7 @@ class Supervisor(Service):
         if len(definition.text) + len("NCOLONY_CONFIG=") < launch.LONGEST_STRING:
             return ours | {"NCOLONY_CONFIG": definition.text.decode()}
         path = f"{self.settings.state}/config/{identity}"
+        self._snapshots.add(identity)
         owner = launch.find_owner(definition.config.uid, definition.config.gid)
         write_whole(path, definition.text, 0o600)
         if owner.uid is not None or owner.gid is not None:
@@ -817,7 +823,8 @@ class Supervisor(Service):
 
     def _hear(self, messages: list[dict[str, Any]]) -> None:
         """Do what follows from each message before the next; what is written and sent comes of all together."""
-        for message in messages:
+        for more, message in enumerate(messages, 1 - len(messages)):
+            self._more = more < 0
             try:
                 message = checked(message)
                 getattr(self, "_on_" + message["is"], self._on_anything)(message)
@@ -1086,8 +1093,10 @@ class Supervisor(Service):
         self._over.append(identity)
 
     def _remove_snapshot(self, identity: str) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(f"{self.settings.state}/config/{identity}")
+        if identity in self._snapshots:
+            self._snapshots.discard(identity)
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.settings.state}/config/{identity}")
 
     def _note_exit(
         self, name: str, known: Known, identity: str, number: int, how: Exit, about: dict[str, Any], again: bool = False
