@@ -96,7 +96,8 @@ class Supervisor(Service):
         self._policies: dict[Policy, Policy] = {}
         self._identities = Identities()
         self.adopted = self.quitting = False
-        self._more = False  # reports are waiting that came together with the one that is worked off
+        # What a report leads to is ordered at once; what a message asks for, once it is answered and removed.
+        self._prompt = False
         self._stopped: list[Deferred[None]] = []
         self._problems: dict[str, str] = {}  # what is wrong with our surroundings, by what is concerned
         self._lock = self._shown = -1
@@ -344,7 +345,7 @@ class Supervisor(Service):
         self._live += (known.process.state in LIVE) - (before.state in LIVE)
         for effect in effects:
             self._perform(name, known, effect)
-        if effects and not (self.events or self._more):
+        if effects and self._prompt and not self.events:
             self.hands.flush()  # the keeper is at work while we write down what it means
         if known.process is not None and known.process is not before:
             self._changed(name, known, before)
@@ -823,14 +824,15 @@ class Supervisor(Service):
 
     def _hear(self, messages: list[dict[str, Any]]) -> None:
         """Do what follows from each message before the next; what is written and sent comes of all together."""
-        for more, message in enumerate(messages, 1 - len(messages)):
-            self._more = more < 0
+        for left, message in enumerate(messages, 1 - len(messages)):
+            self._prompt = left == 0
             try:
                 message = checked(message)
                 getattr(self, "_on_" + message["is"], self._on_anything)(message)
             except Exception:  # noqa: BLE001
                 _log.failure("cannot go on with one thing; the others are not concerned")
             self.drain_events()
+        self._prompt = False
 
     def _on_anything(self, message: dict[str, Any]) -> None:
         """What a keeper of a later version says is not for us."""
