@@ -48,7 +48,7 @@ ALLOWED = {("ctllib", "cli")}
 # Lines of code, without blanks, comments and docstrings. The aim is 700; adopting what a former keeper started, and
 # proving whom a signal reaches, make up most of the rest, then two streams and memory, and what is kept for instances:
 # they belong where the pids and pipes are. See docs/adr/0006, 0008, 0009 and 0011.
-LONGEST_KEEPER = 2150
+LONGEST_KEEPER = 2250
 LONGEST_FUNCTION = 60
 MODULES = sorted(SOURCE.rglob("*.py"))
 

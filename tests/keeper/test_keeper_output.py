@@ -467,7 +467,7 @@ def test_streams_apart(bench: Bench, line: Line) -> None:
     assert line.wait_for("output", name="web/stderr", last=True)["to"] == 3
     assert (bench.logs / "web" / "stderr" / "cuts").read_bytes() == struct.pack("!Q", 3)
     assert not (bench.logs / "web" / "cuts").exists()
-    assert not list((bench.state / "fifo").iterdir())
+    wait_for(lambda: not list((bench.state / "fifo").iterdir()), "its FIFOs are removed")
     line.say("forget", id=identity)
     second = start_split(bench, line, ["/bin/sh", "-c", "echo more >&2"], name="web")
     end = line.wait_for("exited", id=second)

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 # Splices per turn and log, orders per turn and exits per turn: a flood of one kind lets the others have theirs.
 _SPLICES, _ORDERS, _EXITS = 4, 64, 256
+# Orders are read in pieces of this size: a thousand of them, taken apart at once, would be megabytes for good.
+_READ_AT_ONCE = 1 << 15
 # How long the exit status of an adopted instance is waited for after its death; whoever inherited it may never reap it.
 _STATUS_WAIT_S = 2.0
 # In the middle of an exec a process has no environment, and nobody can tell whose it is: look again.
@@ -72,11 +74,12 @@ class Keeper:
         self.boot = adopt.boot()
         self.by_id: dict[str, Instance] = {}
         self.by_pid: dict[int, Instance] = {}
-        self.by_session: dict[int, Instance] = {}
+        self.by_session: dict[int, Instance] = {}  # by the pid that they had
         self.doubts: dict[int, float] = {}  # pid of an orphan -> until when its empty environment is doubted
         self.strays: dict[int, Instance] = {}  # pid of an orphan that is our child now -> the instance it belongs to
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
+        self.flows: dict[int, Pipe] = {}  # as `handlers`, for output: what thousands have takes no handler each
         self.later: list[tuple[float, int, Callable[[], None]]] = []  # a heap
         self.serial = itertools.count()
         self.peer: socket.socket | None = None
@@ -104,7 +107,7 @@ class Keeper:
         self.handlers[descriptor] = handler
 
     def unwatch(self, descriptor: int) -> None:
-        if self.handlers.pop(descriptor, None):
+        if self.flows.pop(descriptor, None) or self.handlers.pop(descriptor, None):
             self.epoll.unregister(descriptor)
 
     def run(self) -> None:
@@ -119,7 +122,9 @@ class Keeper:
                 continue
             for descriptor, _ in ready:
                 # An earlier event of the batch may have closed this descriptor: look it up, do not assume.
-                if handler := self.handlers.get(descriptor):
+                if pipe := self.flows.get(descriptor):
+                    self.attempt(functools.partial(self.pump, pipe))
+                elif handler := self.handlers.get(descriptor):
                     self.attempt(handler)
             if self.chores:
                 self.attempt(self.reap)
@@ -195,7 +200,7 @@ class Keeper:
         if self.peer is None:
             return
         try:
-            data = self.peer.recv(1 << 18)
+            data = self.peer.recv(_READ_AT_ONCE)
             if not data:
                 raise ConnectionResetError
             self.inbox += self.unpacker.feed(data)
@@ -291,7 +296,7 @@ class Keeper:
                 given, since = self.furnish(instance), tree.ticks()
                 instance.pid = spawn.spawn(order, self.fifos_of(instance), spawn.make_cgroup(instance.cgroup), given)
                 reach("start.spawned")
-                self.by_id[identity] = self.by_pid[instance.pid] = self.by_session[instance.pid] = instance
+                self.by_id[identity] = self.by_pid[instance.pid] = instance
                 record = adopt.record(instance.pid, since)
                 instance.began = record["began"]
                 try:
@@ -327,7 +332,9 @@ class Keeper:
     def room(self) -> int:
         """How many descriptors there are left for instances; some are kept free for their logs and ends."""
         limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers) - len(self.safe.sockets)
+        return (
+            limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers) - len(self.flows) - len(self.safe.sockets)
+        )
 
     def note(self, instance: Instance, line: dict[str, Any]) -> None:
         """Add to the journal. On a full disk it is known to us alone, and to what the process itself tells."""
@@ -511,7 +518,8 @@ class Keeper:
         if descriptor < 0:
             descriptor = os.open(self.fifo_path(pipe.name), os.O_RDWR | os.O_NONBLOCK)
         pipe.descriptor = descriptor
-        self.watch(descriptor, lambda: self.pump(pipe))
+        self.epoll.register(descriptor, _READ)
+        self.flows[descriptor] = pipe
 
     def pipes(self) -> dict[str, int]:
         """The FIFOs of instances that were started before us, opened. One that somebody removed harms no instance."""
@@ -597,6 +605,7 @@ class Keeper:
                 os.waitpid(peek.si_pid, 0)
                 ended += self.stray_ended(peek.si_pid)
                 continue
+            self.by_session[peek.si_pid] = instance
             end = self.with_circumstances(instance, how_it_ended(peek))
             reach("exit.seen")
             # On disk before it is reaped: then a SIGKILL of ours cannot lose it.
@@ -672,7 +681,8 @@ class Keeper:
             if pid in self.strays or pid in self.by_pid:
                 continue
             owner = tree.owner(pid)
-            instance = self.by_id.get(owner or "") or self.by_session.get(tree.session(pid))
+            session = tree.session(pid)
+            instance = self.by_id.get(owner or "") or self.by_pid.get(session) or self.by_session.get(session)
             if instance is None and owner == "" and self.in_doubt(pid):
                 sure = False
             if instance is None or instance.empty:
@@ -737,7 +747,7 @@ class Keeper:
             if found.held is not None:
                 self.hold(found.held, functools.partial(self.adopted_died, instance))
             elif not found.end:
-                self.by_pid[found.pid] = self.by_session[found.pid] = instance
+                self.by_pid[found.pid] = instance
             else:
                 if found.identity in ours:
                     self.by_session[found.pid] = instance

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 
 from wire import STDERR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from pump import Log, Logs
@@ -37,16 +40,16 @@ class Instance:
         self.name: str = intent["name"]
         self.number: int = intent["number"]
         self.started: float = intent["started"]
-        self.memo: Any = intent.get("memo")
-        self.follow: Any = intent.get("follow")  # as `memo`: what the supervisor does with its output
-        self.stop: list[list[float]] = intent.get("stop") or []
+        self.memo = _kept_once(intent.get("memo"))
+        self.follow = _kept_once(intent.get("follow"))  # as `memo`: what the supervisor does with its output
+        self.stop: tuple[tuple[float, float], ...] = _same(tuple(map(tuple, intent.get("stop") or ())))
         self.scope: str = intent.get("scope") or "tree"
         self.cgroup: str = intent.get("cgroup") or ""
         self.notify: bool = bool(intent.get("notify"))  # it has a socket to say how it is
         self.uid: int | None = intent.get("uid")  # who it is, if not who we are
         self.ready: int | None = intent.get("ready")  # its descriptor for a newline that says that it is ready
         # Sockets that it listens on: [key, its descriptor, where], as it was when the instance began.
-        self.given: list[list[Any]] = intent.get("given") or []
+        self.given: Sequence[list[Any]] = intent.get("given") or ()
         self.said: dict[str, str] = {}  # of itself, the last word on each subject
         self.pipes = [Pipe(identity, logs.get(self.name), "since", intent)]
         if (intent.get("log") or {}).get("split"):
@@ -76,6 +79,19 @@ class Instance:
     def since(self) -> dict[str, int]:
         """Where its output begins in its logs: "since", and "since_stderr" when the streams are kept apart."""
         return {pipe.key: pipe.since for pipe in self.pipes}
+
+
+@functools.lru_cache(256)
+def _same(steps: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    """An equal value, one for all instances."""
+    return steps
+
+
+def _kept_once(words: object) -> object:
+    """What we keep without looking into it: most of its words are the same for many instances."""
+    if isinstance(words, str):
+        return sys.intern(words)
+    return tuple(map(_kept_once, words)) if isinstance(words, list) else words
 
 
 def how_it_ended(peek: os.waitid_result) -> dict[str, Any]:

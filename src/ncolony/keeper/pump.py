@@ -88,9 +88,13 @@ class Log:
     `name` is the process's, or NAME/stderr for the standard error of one whose streams are kept apart.
     """
 
+    __slots__ = (
+        "logs name file index start size stamp late dropped read_to forward blocks max_bytes keep configured"
+        " paused told announced trouble older counted"
+    ).split()
+
     def __init__(self, logs: Logs, name: str) -> None:
         self.logs, self.name = logs, name
-        self.directory = os.path.join(logs.directory, name)
         self.file = self.index = -1
         self.start = self.size = self.stamp = self.late = self.dropped = 0
         self.read_to: int | None = None  # up to where the supervisor has forwarded; not known before the first line
@@ -104,6 +108,10 @@ class Log:
         self.trouble = ""
         self.older: list[tuple[int, int]] = []  # (start, size) of rotated files, oldest first
         self.counted = False  # `older` is known
+
+    @property
+    def directory(self) -> str:
+        return f"{self.logs.directory}/{self.name}"
 
     @property
     def end(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import signal
 import time
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -13,6 +16,9 @@ from ..decide.reconcile import Applied, Memory
 from ..decide.restart import Exit, Policy
 from ..model.config import Definition, signal_name, signal_number
 from ..model.status import LastExit, Status
+from ..system.sinks import Plan
+
+_Kind = TypeVar("_Kind")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -76,6 +82,25 @@ class Known:
     def should_run(self) -> bool:
         """Whether it is wanted up."""
         return self.process is not None and self.process.wanted is Wanted.UP
+
+
+@functools.lru_cache(1024)
+def as_text(value: Policy | Plan) -> str:
+    """What a keeper keeps for us: a text, which costs it little, and nothing where it has the same one already."""
+    return json.dumps(msgspec.to_builtins(value))  # not by msgspec: paths need not be UTF-8
+
+
+@functools.lru_cache(1024)
+def _from_text(text: str, kind: Hashable) -> Any:
+    return msgspec.convert(json.loads(text), kind)
+
+
+def from_text(found: object, kind: type[_Kind]) -> _Kind:
+    """What `as_text` made a text of. An earlier version had its parts kept.
+
+    :raises ValueError: when it is neither (msgspec.ValidationError is one).
+    """
+    return cast(_Kind, _from_text(found, kind)) if isinstance(found, str) else msgspec.convert(found, kind)
 
 
 def exit_from(record: LastExit) -> Exit:

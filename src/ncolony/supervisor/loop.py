@@ -51,7 +51,7 @@ from ..system.trust import why_open
 from ..system.wake import Names, Watcher
 from .companions import companions
 from .definitions import Definitions, Source
-from .known import Known, Settings, exit_in, memory_of, policy_of, while_running
+from .known import Known, Settings, as_text, exit_in, from_text, memory_of, policy_of, while_running
 from .memory import MemoryWatch
 from .ordering import Ordering
 from .output import Output
@@ -380,10 +380,10 @@ class Supervisor(Service):
             ours = self._environment(name, identity, known, definition)
             order = launch.order(definition, self.surroundings, ours | variables) | gifts
             policy = known.process.policy  # type: ignore[union-attr]
-            memo = [definition.generation, definition.digest, msgspec.to_builtins(policy)]
+            memo = [definition.generation, definition.digest, as_text(policy)]
             order |= {"name": name, "number": number, "memo": memo, "cgroup": self.settings.cgroup}
             log = plan(name, definition.config.log, order["cwd"], order["uid"], order["gid"])
-            order |= while_running(definition, policy) | {"follow": msgspec.to_builtins(log)}
+            order |= while_running(definition, policy) | {"follow": as_text(log)}
             self.instances[identity] = (name, number)
             self.sockets.given(identity, [one["key"] for one in gifts.get("sockets", ())])
             self.sockets.review()  # what is closed first may be what is to be opened
@@ -984,8 +984,9 @@ class Supervisor(Service):
     def _adopt(self, name: str, known: Known, one: dict[str, Any]) -> None:
         former = known.process
         try:
-            generation, digest, policy = msgspec.convert(one["memo"], tuple[str, str, Policy])
-        except msgspec.ValidationError:  # whatever it was started from, it is not the present definition
+            generation, digest, words = msgspec.convert(one["memo"], tuple[str, str, Any])
+            policy = from_text(words, Policy)
+        except ValueError:  # whatever it was started from, it is not the present definition
             generation, digest, policy = "", "", self.settings.policy
         pace = policy.watchdog  # that it was told
         memory = None

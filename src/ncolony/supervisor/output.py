@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from twisted.logger import Logger
 
 from ..decide.restart import Policy
@@ -12,7 +11,7 @@ from ..system.attic import Attic
 from ..system.follow import Follower
 from ..system.own_log import OwnLog, say
 from ..system.sinks import Plan
-from .known import Known, while_running
+from .known import Known, from_text, while_running
 
 if TYPE_CHECKING:
     from .loop import Supervisor
@@ -57,7 +56,7 @@ class Output:
 
     def _follow(self, name: str, about: dict[str, Any], is_new: bool) -> None:
         if about.get("follow"):  # a keeper of an earlier version does not know
-            self.follower.follow(name, msgspec.convert(about["follow"], Plan), about, is_new)
+            self.follower.follow(name, from_text(about["follow"], Plan), about, is_new)
 
     def resettle(self, name: str, known: Known, policy: Policy) -> None:
         """Have what is live of the `log` and `stop` keys in force for the instance that runs."""
