@@ -95,7 +95,8 @@ class Seats:
             more = self._more(name, need)
             self.waiting[name] = need
             beyond = f", and it takes {more:,}" if more > 1 else ""
-            return f"{NO_ROOM}: {self._said()}, of which {self.taken:,} are taken{beyond}; {REMEDY}"
+            taken = f"{self.taken:,} {'is' if self.taken == 1 else 'are'} taken"
+            return f"{NO_ROOM}: {self._said()}, of which {taken}{beyond}; {REMEDY}"
         self.hold(name, need)
         return ""
 
@@ -140,7 +141,9 @@ class Seats:
 
     def problem(self) -> str:
         """What is wrong while somebody waits; the same for as long as nothing but their number changes."""
-        return f"not every process fits: of descriptors, {self._said()}; {REMEDY}" if self.waiting else ""
+        if not self.waiting and self.taken <= self.half.most:
+            return ""
+        return f"not every process fits: of descriptors, {self._said()}; {REMEDY}"
 
     def report(self) -> str:
         """How many processes fit, in one line."""
@@ -149,7 +152,8 @@ class Seats:
         if waiting:
             return f"{seated:,} of {seated + waiting:,} processes fit: they take {used}; {REMEDY}"
         what = "process fits: it takes" if seated == 1 else "processes fit: they take"
-        return f"{seated:,} {what} {used}; there is room for {free:,} more that take one each"
+        more = "none more" if not free else "one more" if free == 1 else f"{free:,} more that take one each"
+        return f"{seated:,} {what} {used}; there is room for {more}"
 
     def figures(self) -> dict[str, int]:
         """The same for programs."""
