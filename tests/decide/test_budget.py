@@ -27,10 +27,10 @@ def seats(most: int, **needs: Need) -> Seats:
 
 @pytest.mark.parametrize(
     ("allowed", "most"),
-    [(0, 0), (16, 0), (29, 0), (30, 1), (64, 30), (128, 86), (256, 198), (512, 422), (1024, 934), (20_000, 19_910)],
+    [(0, 0), (16, 0), (34, 0), (35, 1), (64, 22), (128, 70), (256, 166), (512, 390), (1024, 902), (20_000, 19_878)],
 )
 def test_supervisor(allowed: int, most: int) -> None:
-    """An eighth, 64 at most, is for logs and 26 for the rest: what is left is for processes."""
+    """An eighth is for logs (64 at most), one for files (32) and 26 for the rest: what is left is for processes."""
     assert supervisor_half(allowed) == Half(allowed, most)
 
 

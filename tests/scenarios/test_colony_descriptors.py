@@ -132,6 +132,27 @@ def test_room_appears(colony: Colony) -> None:
     assert (colony.status("waits4") or {})["state"] == "STOPPED"
 
 
+def test_jobs(colony: Colony) -> None:
+    """Who starts jobs comes first. A run for which there is no room has failed, and is not made up for."""
+    for name in names(PLACES):
+        colony.put(f"a{name}", RUN)  # before all others by name
+    colony.put("job", {**RUN, "schedule": {"cron": "0 0 30 1 *", "timezone": "UTC"}})
+    colony.start(*SLOW, prefix=limited(64))
+    colony.wait_until_running("ncolony-jobs")
+    colony.wait_for_status(f"a{names(PLACES)[-1]}", state="BACKOFF")
+    assert len(in_state(colony, "RUNNING")) == PLACES
+    colony.wait_for_status("job", state="STOPPED", instance=0)
+    colony.send({"type": "START", "name": "job"})
+    colony.wait_for_status("job", state="EXITED")
+    assert reason(colony, "job").startswith(NO_ROOM)
+    tried = (colony.status("job") or {})["instance"]
+    colony.remove("ap000")
+    colony.remove("ap001")
+    wait_for_figures(colony, waiting=0, room=1)
+    assert (colony.status("job") or {})["instance"] == tried
+    assert (colony.status("job") or {})["pid"] is None
+
+
 def test_nobody_takes_the_place_of_another(colony: Colony) -> None:
     """Processes that die young and start again keep their places, however often others try to have them."""
     dying = names(PLACES)
@@ -254,6 +275,38 @@ def test_who_is_adopted_keeps_nobody_out(colony: Colony) -> None:
         os.kill(pids[name], signal.SIGKILL)
     for name in names(12):
         colony.wait_until_running(name, instance=2)
+
+
+def test_files_of_their_own(colony: Colony) -> None:
+    """With as many processes as fit, all of which print into files of their own, nobody waits for a descriptor."""
+    files = {name: colony.root / f"{name}.out" for name in names(PLACES)}
+    for name, path in files.items():
+        colony.put(name, {"args": colony.payload(name, "tick", 0.05), "log": {"stdout": str(path)}})
+    colony.start(*QUICK, "-t", "0.001", prefix=limited(64))
+
+    def all_go_on() -> None:
+        before = {name: path.stat().st_size if path.exists() else 0 for name, path in files.items()}
+        for name, path in files.items():
+            colony.wait_for(
+                lambda path=path, name=name: path.exists() and path.stat().st_size > before[name],  # type: ignore[misc]
+                f"{path} grows",
+            )
+
+    all_go_on()
+    keeper = colony.wait_for(colony.keeper_pid, "there is a keeper")
+    os.kill(keeper, signal.SIGKILL)
+    colony.wait_until_dead(keeper)
+    all_go_on()
+    assert colony.send({"type": "RESTART", "name": "p001"})["state"] == "done"
+    os.kill(colony.supervisor_pid, signal.SIGUSR2)
+    colony.wait_for(lambda: '"upgraded"' in (colony.state / "events").read_text(), "it is upgraded")
+    assert colony.send({"type": "RESTART", "name": "p002"})["state"] == "done"
+    all_go_on()
+    assert len(in_state(colony, "RUNNING")) == PLACES
+    assert "Too many open files" not in colony.log()
+    assert colony.stop() == 0
+    for name, path in files.items():
+        assert path.read_text().splitlines() == colony.notes(name, "tick")
 
 
 def test_fewer_than_there_were(colony: Colony) -> None:

@@ -12,9 +12,10 @@ from collections import Counter
 
 import msgspec
 
-# What the supervisor needs for itself: files of logs that are forwarded, at most an eighth of all, and the rest: 13 are
-# always open (streams, log, locks, reactor, inotify, keeper), the others are for a message, a status, an upgrade.
-_LOGS, _OTHERS = 64, 26
+# What the supervisor needs for itself: logs that are forwarded and files of processes' own, of either at most an eighth
+# of all (system/follow.py, system/sinks.py), and the rest: 13 are always open (streams, log, locks, reactor, inotify,
+# keeper), the others are for a message, a status, an upgrade.
+_LOGS, _FILES, _OTHERS = 64, 32, 26
 # How every reason begins that a process does not run for want of descriptors.
 NO_ROOM = "cannot run it: no descriptors left"
 REMEDY = "raise LimitNOFILE or ulimit -n"
@@ -39,7 +40,7 @@ _NOTHING = Need(own=0)
 
 def supervisor_half(allowed: int) -> Half:
     """What of `allowed` descriptors a supervisor has for processes."""
-    return Half(allowed, max(0, allowed - min(allowed // 8, _LOGS) - _OTHERS))
+    return Half(allowed, max(0, allowed - min(allowed // 8, _LOGS) - min(allowed // 8, _FILES) - _OTHERS))
 
 
 def keeper_half(told: tuple[int, int], allowed: int) -> Half:

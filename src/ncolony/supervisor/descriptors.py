@@ -14,6 +14,7 @@ from ..model.config import ProcessConfig
 from ..system import limits
 from ..system.giving import socket_keys
 from ..system.launch import Impossible
+from . import companions
 from .known import Known
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Descriptors:
         self._told = told
         limits.raise_for(self._colony.hands.pid)
         self._look()
+        for name in companions.NAMES:
+            # Without them nobody looks after all the others: they come first.
+            if (known := self._colony.known.get(name)) is not None and known.definition and known.process is None:
+                self.seats.take(name, _need(known))
 
     def _look(self) -> None:
         """How many there are: somebody may have changed that from outside."""
