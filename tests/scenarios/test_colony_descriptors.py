@@ -102,6 +102,18 @@ def test_some_do_not_fit(colony: Colony) -> None:
     assert "5 processes wait" in ctl(colony, "status", "--long")
 
 
+def test_the_limit_of_processes_is_not_the_keepers(colony: Colony) -> None:
+    """That processes get a lower limit than the keeper has does not change how many fit, not even while they start."""
+    for name in names(205):
+        colony.put(name, RUN)
+    colony.start(*SLOW, prefix=limited(64, 300))
+    wait_for_figures(colony, processes=197, waiting=8, allowed=300)
+    colony.wait_for(lambda: len(in_state(colony, "RUNNING")) == 197, "as many run as fit")
+    for name in names(8, first=197):
+        colony.wait_for_status(name, state="BACKOFF")
+        assert reason(colony, name).startswith(f"{NO_ROOM}: 300 are allowed, 197 of them for processes, of which 197")
+
+
 def test_room_appears(colony: Colony) -> None:
     """Who did not fit starts as soon as another is removed, stopped or has finished, long before its next try."""
     for name in names(PLACES - 1):

@@ -54,7 +54,9 @@ class Descriptors:
         """How many there are: somebody may have changed that from outside."""
         half, keeper = supervisor_half(limits.descriptors()), None
         if self._told is not None:
-            keeper = keeper_half(self._told, limits.descriptors_of(self._colony.hands.pid) or self._told[0])
+            # Lower than it has told it is for a moment only: while it starts a process, which gets its limit so.
+            now = limits.descriptors_of(self._colony.hands.pid) or 0
+            keeper = keeper_half(self._told, max(now, self._told[0]))
         if self.seats.half != (half := tighter(half, keeper)):
             self._freed |= half.most > self.seats.half.most
             self.seats.half = half
