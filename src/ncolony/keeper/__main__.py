@@ -336,8 +336,10 @@ class Keeper:
 
     def make_room(self, wanted: int) -> bool:
         """Let go of pidfds, which are a help, where an instance needs the room; False when that is not enough."""
-        everybody = self.by_id.values() if self.room() < wanted else ()
-        for held in [one for i in everybody for one in (i.held, *i.others.values()) if one and one.began is not None]:
+        if self.room() >= wanted:
+            return True
+        everything = (one for i in self.by_id.values() for one in (i.held, *i.others.values()))
+        for held in [one for one in everything if one is not None and one.began is not None]:
             if held.pidfd >= 0 and self.room() < wanted:
                 died = self.handlers[held.pidfd]
                 self.let_go(held)
