@@ -217,7 +217,7 @@ def test_with_few_descriptors(colony: Colony) -> None:
     found = {name: colony.status(name) or {} for name in names}
     refused = [status for status in found.values() if status["state"] == "BACKOFF"]
     assert 0 < len(refused) < len(names)
-    assert all("Too many open files" in status["reason"] for status in refused)
+    assert all("no descriptors left" in status["reason"] for status in refused)
     for name, status in found.items():
         if status["state"] == "STARTING":
             pid = starting(colony, name)

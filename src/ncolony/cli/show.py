@@ -39,7 +39,7 @@ def run(options: dict[str, Any]) -> int:
     supervisor, records, missing = _look(options)
     to_people = sys.stdout is not None and sys.stdout.isatty()
     say(_as_json(records, 2) if options["json"] else "".join(_table(options, records, supervisor is None, to_people)))
-    for line in _remarks(supervisor, missing):
+    for line in _remarks(supervisor, missing, options["long"]):
         complain(line)
     if missing:
         return NO_SUCH_PROCESS
@@ -59,7 +59,7 @@ def picture(options: dict[str, Any], size: tuple[int, int] | None) -> tuple[str,
     `size`, in columns and lines, is that of the terminal that the text has to fit into.
     """
     supervisor, records, missing = _look(options)
-    remarks = _remarks(supervisor, missing)
+    remarks = _remarks(supervisor, missing, options["long"])
     compared = "\n".join([_as_json(records, None), *remarks])
     if options["json"]:
         return _as_json(records, None), compared
@@ -80,12 +80,22 @@ def _look(options: dict[str, Any]) -> tuple[Supervisor | None, list[Status], lis
     return supervisor, *look(places, options["names"], state)
 
 
-def _remarks(supervisor: Supervisor | None, missing: list[str]) -> list[str]:
+def _remarks(supervisor: Supervisor | None, missing: list[str], long: bool) -> list[str]:
     """What is to be said beside the table."""
     said = [f"cannot show {pattern!r}: no such process" for pattern in missing]
     if supervisor is None:
         return [*said, ctllib.NO_SUPERVISOR]
+    said += [_fit(supervisor.descriptors)] if long and supervisor.descriptors else []
     return [*said, *(f"problem: {printable(str(problem))}" for problem in supervisor.problems)]
+
+
+def _fit(figures: dict[str, int]) -> str:
+    """How many processes there are descriptors for."""
+    names = ("allowed", "for_processes", "processes", "taken", "waiting", "room")
+    allowed, most, processes, taken, waiting, room = (figures.get(name, 0) for name in names)
+    more = f"{waiting:,} processes wait" if waiting else f"there is room for {room:,} more"
+    said = f"{allowed:,} are allowed, {most:,} of them for processes: {processes:,} take {taken:,}, and {more}"
+    return f"descriptors: {said}"
 
 
 def _as_json(records: list[Status], indent: int | None) -> str:

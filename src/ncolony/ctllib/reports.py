@@ -259,23 +259,31 @@ _EXIT: dict[str, type] = {
     "lines": list,
 }
 _ANSWER: dict[str, type] = {"state": str, "why": str, "names": list, "generation": str}
-_SUPERVISOR: dict[str, type] = {"pid": int, "version": str, "started": float, "problems": list}
+_SUPERVISOR: dict[str, type] = {"pid": int, "version": str, "started": float, "problems": list, "descriptors": dict}
 # What every line of history holds, and of which type.
 _PAST: dict[str, type | tuple[type, ...]] = {"id": str, "instance": int, "at": (int, float), "text": str}
 
 
 class Supervisor:
-    """The live supervisor of a colony. `pid` is None for the moment in which it has not said so yet."""
+    """The live supervisor of a colony. `pid` is None for the moment in which it has not said so yet.
 
-    __slots__ = ("pid", "problems", "started", "version")
+    `descriptors` says how many processes fit, as numbers: `allowed` descriptors, `for_processes` among them, `taken` by
+    so many `processes`, how many are `waiting` since they do not fit, and how many more there is `room` for that take
+    one each. It is empty where that is not known.
+    """
+
+    __slots__ = ("descriptors", "pid", "problems", "started", "version")
 
     pid: int | None
     version: str
     started: float
     problems: list[str]
+    descriptors: dict[str, int]
 
     def __init__(self, record: Mapping[str, Any]) -> None:
         record = fitting(record, _SUPERVISOR)
+        figures = record.get("descriptors") or {}
+        self.descriptors = {key: value for key, value in figures.items() if type(value) is int}
         self.pid = record.get("pid")
         self.version = record.get("version") or ""
         self.started = record.get("started") or 0.0

@@ -56,8 +56,9 @@ _READ_AT_ONCE = 1 << 15
 _STATUS_WAIT_S = 2.0
 # In the middle of an exec a process has no environment, and nobody can tell whose it is: look again.
 _LOOK_AGAIN_S, _DOUBT_S = 0.005, 0.05
-# Descriptors that are not for instances: for what happens to them, such as reading /proc.
-_RESERVED = 26
+# Descriptors that are not for instances: for what happens to them, such as reading /proc. And what is watched besides
+# them: who connects, the supervisor, SIGCHLD.
+_RESERVED, _OTHERS = 26, 3
 # What an intent takes over from the order.
 _INTENT = ("name", "number", "memo", "follow", "log", "stop", "scope", "notify", "uid", "ready")
 # Where there are no pidfds, what is not our child is looked at this often.
@@ -260,7 +261,7 @@ class Keeper:
         for log in self.logs.by_name.values():
             log.told, log.announced = False, 0
             self.announce(log)
-        self.tell({"is": "welcome", **about, "held": held})
+        self.tell({"is": "welcome", **about, "held": held, "descriptors": self.descriptors()})
         self.safe.greet(bool(order.get("keeps")))
         for instance in self.by_id.values():
             instance.reported = not instance.alive
@@ -287,7 +288,7 @@ class Keeper:
         intent |= instance.since()
         try:
             ways = len(instance.pipes) + instance.notify + bool(instance.ready)
-            if self.room() < ways + len(order.get("sockets") or ()):
+            if not self.make_room(ways + sum(one["key"] not in self.safe.held for one in order.get("sockets") or ())):
                 raise spawn.Refused(f"cannot hold its output: {os.strerror(errno.EMFILE)}")
             intent["given"] = instance.given = self.doors.open_all(order)
             with self.journal.begin(identity) as journal:
@@ -329,12 +330,26 @@ class Keeper:
         reach("start.furnished")
         return {number: self.safe.held[key] for key, number, _ in instance.given}
 
-    def room(self) -> int:
-        """How many descriptors there are left for instances; some are kept free for their logs and ends."""
+    def descriptors(self) -> tuple[int, int]:
+        """How many there are, and how many of them are for instances; some are kept free for their logs and ends."""
         limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return (
-            limit - 2 * self.logs.most_open - _RESERVED - len(self.handlers) - len(self.flows) - len(self.safe.sockets)
-        )
+        return limit, max(0, limit - 2 * self.logs.most_open - _RESERVED - _OTHERS)
+
+    def room(self) -> int:
+        """How many of these there are left."""
+        return self.descriptors()[1] + _OTHERS - len(self.handlers) - len(self.flows) - len(self.safe.sockets)
+
+    def make_room(self, wanted: int) -> bool:
+        """Let go of pidfds, which are a help, where an instance needs the room; False when that is not enough."""
+        if self.room() >= wanted:
+            return True
+        everything = (one for i in self.by_id.values() for one in (i.held, *i.others.values()))
+        for held in [one for one in everything if one is not None and one.began is not None]:
+            if held.pidfd >= 0 and self.room() < wanted:
+                died = self.handlers[held.pidfd]
+                self.let_go(held)
+                self.hold(held, died)
+        return self.room() >= wanted
 
     def note(self, instance: Instance, line: dict[str, Any]) -> None:
         """Add to the journal. On a full disk it is known to us alone, and to what the process itself tells."""

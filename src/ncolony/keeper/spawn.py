@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -53,10 +54,8 @@ class Journal:
 
     def forget(self, identity: str) -> None:
         """Remove the file; one that is gone already is fine."""
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(f"{self.directory}/{identity}")
-        except OSError:
-            pass
 
     def read(self) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         """Every instance on disk as (identity, {step: line}); torn lines are left out."""
@@ -86,30 +85,23 @@ def make_cgroup(directory: str) -> str:
 
 def _enter_cgroup(directory: str) -> None:
     """Go into a control group, if there is one."""
-    try:
-        if directory:
-            with open(f"{directory}/cgroup.procs", "w") as file:
-                file.write("0")
-    except OSError:
-        pass
+    if directory:
+        with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs", "w") as file:
+            file.write("0")
 
 
 def kill_cgroup(directory: str) -> None:
     """Kill everything in a control group (Linux 5.14)."""
-    try:
-        with open(f"{directory}/cgroup.kill", "w") as file:
-            file.write("1")
-    except OSError:
-        pass  # an older kernel; each process gets its signal all the same
+    # In an older kernel there is no such file; each process gets its signal all the same.
+    with contextlib.suppress(OSError), open(f"{directory}/cgroup.kill", "w") as file:
+        file.write("1")
 
 
 def remove_cgroup(directory: str) -> None:
     """Remove an empty control group, and what its processes made below it."""
     for group, _, _ in os.walk(directory, topdown=False) if directory else ():
-        try:
+        with contextlib.suppress(OSError):
             os.rmdir(group)
-        except OSError:
-            continue
 
 
 def spawn(order: dict[str, Any], fifos: dict[int, str], cgroup: str, given: dict[int, int]) -> int:
@@ -147,7 +139,7 @@ def _by_posix_spawn(order: dict[str, Any], fifos: dict[int, str]) -> int:
         )
     finally:
         if limit:
-            _set_limit(limit)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         os.umask(umask)
         os.chdir("/")
 
@@ -168,10 +160,6 @@ def _lower_limit(soft: int | None) -> tuple[int, int] | None:
         return None
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, ours[1]), ours[1]))
     return ours
-
-
-def _set_limit(limit: tuple[int, int]) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def _by_fork(order: dict[str, Any], fifos: dict[int, str], cgroup: str, given: dict[int, int]) -> int:
@@ -216,7 +204,6 @@ def _become(order: dict[str, Any], fifos: dict[int, str], given: dict[int, int],
         os.setsid()
         tell = _place(fifos, given, tell)
         os.umask(order["umask"])
-        _lower_limit(order.get("nofile"))
         if order.get("nice") is not None:
             doing = f"set nice to {order['nice']}"
             os.setpriority(os.PRIO_PROCESS, 0, order["nice"])
@@ -224,7 +211,8 @@ def _become(order: dict[str, Any], fifos: dict[int, str], given: dict[int, int],
             doing = f"set oom_score_adj to {order['oom_score_adj']}"
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write(str(order["oom_score_adj"]))
-        # Above the limits of its user only root can set them: before the user is changed. Nothing is opened after it.
+        _lower_limit(order.get("nofile"))  # below what we hold, perhaps: nothing is opened after it
+        # Above the limits of its user only root can set them: before the user is changed.
         for name, values in (order.get("limits") or {}).items():
             doing = f"set limit {name} to {' and '.join('unlimited' if one == -1 else str(one) for one in values)}"
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), tuple(values))

@@ -25,6 +25,7 @@ def _needs_jobs(config: ProcessConfig) -> bool:
 
 # Each is a plugin of `python -m twisted`.
 _COMPANIONS: dict[str, Callable[[ProcessConfig], bool]] = {"ncolony-check": _needs_checks, "ncolony-jobs": _needs_jobs}
+NAMES = tuple(_COMPANIONS)
 
 
 def companions(settings: Settings) -> Iterator[tuple[str, bytes, Callable[[ProcessConfig], bool]]]:

@@ -100,7 +100,9 @@ def from_text(found: object, kind: type[_Kind]) -> _Kind:
 
     :raises ValueError: when it is neither (msgspec.ValidationError is one).
     """
-    return cast(_Kind, _from_text(found, kind)) if isinstance(found, str) else msgspec.convert(found, kind)
+    return (
+        cast(_Kind, _from_text(found, cast(Hashable, kind))) if isinstance(found, str) else msgspec.convert(found, kind)
+    )
 
 
 def exit_from(record: LastExit) -> Exit:

@@ -51,6 +51,7 @@ from ..system.trust import why_open
 from ..system.wake import Names, Watcher
 from .companions import companions
 from .definitions import Definitions, Source
+from .descriptors import Descriptors
 from .known import Known, Settings, as_text, exit_in, from_text, memory_of, policy_of, while_running
 from .memory import MemoryWatch
 from .ordering import Ordering
@@ -130,6 +131,7 @@ class Supervisor(Service):
         self._unheard: set[str] = set()  # names whose time was up while nobody could hear them
         self._memory = MemoryWatch(self)
         self.tending, self.ordering, self.sockets = Tending(self), Ordering(self), Sockets(self)
+        self.descriptors = Descriptors(self, self._problem, self._describe_ourselves)
 
     # starting
 
@@ -309,6 +311,7 @@ class Supervisor(Service):
             "problems": list(self._problems.values()),
             "config": os.path.abspath(settings.config), "messages": os.path.abspath(settings.messages),
             "state": settings.state, "logs": self._logs, "keeper": self.hands.pid,
+            "descriptors": self.descriptors.figures(),
         }  # fmt: skip
         try:
             # Not by msgspec: paths need not be UTF-8.
@@ -332,6 +335,7 @@ class Supervisor(Service):
         """Work off what was queued, and send and write what comes of it."""
         self.drain_events()
         self.sockets.review()
+        self.descriptors.review()
         self.hands.flush()
         self._record_exits()
         self._happenings.write()
@@ -376,6 +380,7 @@ class Supervisor(Service):
         try:
             if definition is None:
                 raise launch.Impossible(known.problem or "there is no definition of it")
+            self.descriptors.take(name, known)
             gifts, variables = giving.gifts(definition.config, known.file, self.settings.state, identity)
             ours = self._environment(name, identity, known, definition)
             order = launch.order(definition, self.surroundings, ours | variables) | gifts
@@ -422,6 +427,7 @@ class Supervisor(Service):
         assert process is not None
         self._schedule(name, known)
         self.sockets.concern(name, known)
+        self.descriptors.concern(name, known)
         if process.state is not before.state:
             if known.file in self.definitions.on_trial:
                 self._judge_at(self.reactor.seconds())
@@ -759,6 +765,7 @@ class Supervisor(Service):
                 self._first(name, known, found), waiting_for=self.ordering.waiting_for(name)
             )
             if known.applied is not None:
+                self.descriptors.keep(name, known)
                 self._schedule(name, known)
                 self.ordering.changed(name, known)
                 return  # as an earlier supervisor left it
@@ -804,6 +811,7 @@ class Supervisor(Service):
         known.process = known.applied = known.identity = known.pid = None
         self._stopping.pop(name, None)
         self.sockets.concern(name, known)
+        self.descriptors.concern(name, known)
         if known.definition is None and known.problem is None:
             del self.known[name]
             self._memory.concern(name)
@@ -857,6 +865,7 @@ class Supervisor(Service):
         if self.hands.replace_keeper(message):
             self.output.drop_told()
             return  # it comes again, in our version
+        self.descriptors.welcome(message.get("descriptors"))
         self.output.welcome(message["held"])
         self._problem("keeper", self.hands.problem)
         self.orphans.reap()
@@ -923,6 +932,7 @@ class Supervisor(Service):
             self.quitting = False
             self.quit()
         self.notifier.begun()
+        self.reactor.callLater(0, self.guarded, self.descriptors.begin)  # once all were tried
         self.reactor.callLater(0, self._scan_periodically)
 
     def _meet(self, one: dict[str, Any]) -> None:
@@ -953,6 +963,7 @@ class Supervisor(Service):
                 return
             if known.process is None or known.process.number < number:
                 self._adopt(name, known, one)
+                self.descriptors.keep(name, known)
         if one["alive"]:
             self.hands.meet(identity, one["pid"], one.get("began"), old=True)
         if known.identity == identity and one["alive"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -24,6 +23,7 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..decide.budget import supervisor_half
 from ..keeper.kernel import PASSED_ON, pidfd_open, reach
 from ..keeper.wire import PROTOCOL, READY, STDERR, Unpacker, identity_of, pack
 from .launch import Impossible
@@ -38,8 +38,6 @@ _SEND_AT = 1 << 14
 _READ_AT_ONCE = 1 << 13
 # A keeper that does not come up is started again this much later, doubling to the second number.
 _RETRY_S = (0.05, 5.0)
-# Descriptors that are not for instances: for logs that are forwarded, and for files and sockets of all kinds.
-_LOGS, _RESERVED = 64, 26
 # In which version of the protocol an order appeared: an older keeper is not given it. "split" and "give"
 # are parts of a start.
 _SINCE = {"patience": 2, "tree": 2, "upgrade": 2, "split": 3, "memory": 3, "give": 4, "close": 4}
@@ -236,8 +234,7 @@ class Hands:
         names = [out, *([err] if self._splits(order) else ()), *([ready] if order.get("ready") else ())]
         kept = [one for one in order.get("sockets", ()) if one["key"] not in self.kept]
         try:
-            if not self._make_room(len(names) + len(kept) + bool(order.get("notify"))):
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            has_room = self._make_room(len(names) + len(kept) + bool(order.get("notify")))
             for name in names:
                 os.mkfifo(f"{self._state}/fifo/{name}", 0o600)
                 made.append(name)
@@ -246,6 +243,8 @@ class Hands:
                 if order["uid"] is not None or order["gid"] is not None:
                     # So that the program can open its /dev/stdout again as the user it becomes.
                     os.fchown(fifo, -1 if order["uid"] is None else order["uid"], order["gid"])
+                if not has_room:  # fewer are allowed than when this process was started first: the keeper alone has it
+                    os.close(self.fifos.pop(name))
         except OSError:
             self.release(identity)
             for name in made:
@@ -257,8 +256,7 @@ class Hands:
     def hold(self, identity: str) -> None:
         """Hold the FIFOs of an instance that an earlier supervisor started."""
         for name in _pipes(identity):
-            if name not in self.fifos:
-                self._make_room()
+            if name not in self.fifos and self._make_room():
                 with contextlib.suppress(OSError):
                     self.fifos[name] = self._open_fifo(name)
 
@@ -320,8 +318,7 @@ class Hands:
     @staticmethod
     def _most() -> int:
         """How many descriptors instances may take; the others are needed for other things."""
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return limit - min(limit // 8, _LOGS) - _RESERVED
+        return supervisor_half(resource.getrlimit(resource.RLIMIT_NOFILE)[0]).most
 
     def _room(self) -> int:
         return self._most() - len(self.fifos) - len(self._pidfds) - len(self.kept)

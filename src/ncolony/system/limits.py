@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import sys
 
 from ..keeper.kernel import has
 
 
-def raise_descriptor_limit() -> int | None:
-    """Allow ourselves every descriptor there is; the soft limit for instances, None where nothing had to change."""
+def raise_descriptor_limit() -> int:
+    """Allow ourselves every descriptor there is; the soft limit that we were started with, for instances."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
+    # An unlimited hard limit is refused where the system has one of its own.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
+
+
+def descriptors() -> int:
+    """How many descriptors we are allowed."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def descriptors_of(pid: int | None) -> int | None:
+    """How many descriptors another process of ours is allowed; None where that cannot be told (only Linux can)."""
+    if pid is None or sys.platform != "linux":
         return None
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # an unlimited hard limit, where the system has one of its own
+        return resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+    except OSError:
         return None
-    return soft
+
+
+def raise_for(pid: int | None) -> None:
+    """Allow another process of ours as many descriptors as we have, or as many as we may give it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    theirs = descriptors_of(pid)
+    if pid is None or theirs is None or theirs >= soft or sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, ValueError):
+        most = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+        try:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, max(hard, most)))
+        except PermissionError:  # more than its own hard limit only root may give
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(soft, most), most))
 
 
 # Where the unified hierarchy is mounted: alone, or beside the first version's.

@@ -55,6 +55,7 @@ class _Welcome(msgspec.Struct):
     held: list[dict[str, Any]]
     code: str | None = None
     vanished: list[tuple[_Identity, _Moment]] = []
+    descriptors: tuple[_Count, _Count] | None = None
 
 
 class _Started(msgspec.Struct):

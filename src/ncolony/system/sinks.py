@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import stat
 from collections.abc import Callable
 
@@ -177,6 +178,7 @@ class Files:
         self._path, self._note = note, -1
         self._compressor = compressor
         self._open: dict[str, _File] = {}
+        self._most_open = max(1, min(_OPEN_AT_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
         self.troubles: dict[str, str] = {}  # path -> why it is not rotated
 
     def append(self, target: Target, key: str, start: int, end: int, data: bytes) -> None:
@@ -235,7 +237,7 @@ class Files:
         if file is None:
             file = _File(target)
         self._open[target.path] = file
-        if len(self._open) > _OPEN_AT_MOST:
+        if len(self._open) > self._most_open:
             self._close(next(iter(self._open)))
         return file
 
