@@ -10,7 +10,8 @@ copyright = "The NColony developers"  # noqa: A001, the name is Sphinx's
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+# The tables are parts of a page.
+exclude_patterns = ["_build", "benchmarks"]
 html_theme = "furo"
 html_title = f"NColony {release}"
 # With the sources linked from no page, copying them only doubles what is served.
