@@ -14,7 +14,8 @@ from .machine import about
 from .measure import chosen, measure
 from .metrics import METRICS, Options
 from .metrics.answers import TROUBLES
-from .places import LIMIT, OURS_PYTHON, PAYLOAD, PUBLISHED, RESULTS, ROOT
+from .peers import PEERS
+from .places import LIMIT, PAYLOAD, PUBLISHED, RESULTS
 from .plot import draw
 from .report import group, read, report
 from .run import as_json, raise_descriptor_limit
@@ -29,8 +30,10 @@ def _parser() -> argparse.ArgumentParser:
     series = commands.add_parser("series", help="measure everything and print the tables")
     series.add_argument("name", choices=SERIES, help="short: about 15 minutes; full: about 90")
     series.add_argument("--out", type=Path, help="file for the rows [default: a new one in bench/results]")
-    for name, words in ("report", "print tables"), ("publish", "write tables and plot into docs/benchmarks"):
+    for name, words in ("report", "print tables"), ("publish", "write tables and plot for the documentation"):
         command = commands.add_parser(name, help=f"{words} of earlier measurements")
+        if name == "publish":
+            command.add_argument("--into", type=Path, default=PUBLISHED, help="directory [default: docs/benchmarks]")
         command.add_argument("files", nargs="*", type=Path, help="files of rows [default: the newest in bench/results]")
     commands.add_parser("peers", help="list the supervisors with their versions and defaults")
     return parser
@@ -55,6 +58,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default=default.idle,
         help="lifecycle: seconds of idleness measured, 0 for none [default: 30]",
     )
+    add("--settle", type=float, default=default.settle, help="lifecycle, scale: seconds after the start [default: 6]")
     add("--kills", type=int, default=default.kills, help="respawn, scale, answer: how many are killed [default: 100]")
     add("--budget", type=float, default=default.budget, help="respawn, scale, answer: seconds at most [default: 30]")
     add("--adds", type=int, default=default.adds, help="change, scale, ctl: how many are added [default: 8]")
@@ -90,22 +94,24 @@ def _results(files: list[Path]) -> list[Path]:
     return found
 
 
-def _publish(files: list[Path]) -> None:
+def _publish(into: Path, files: list[Path]) -> None:
     abouts, rows = read(_results(files))
-    PUBLISHED.mkdir(exist_ok=True)
+    into.mkdir(exist_ok=True)
     written = {"results.md": report(abouts, rows), "cost.svg": draw(group(rows))}
     for name, text in written.items():
         if text:
-            (PUBLISHED / name).write_text(text, encoding="utf-8")
-            print(f"wrote {(PUBLISHED / name).relative_to(ROOT)}")
+            (into / name).write_text(text, encoding="utf-8")
+            print(f"wrote {into / name}")
         else:
             print(f"{name} stays as it is: there are no rows of the metric scale")
 
 
 def _peers() -> None:
-    details = about("")
-    for name, version in sorted(dict(details["versions"]).items()):  # type: ignore[call-overload]
-        print(f"{name:12} {version}")
+    for name, peer in PEERS.items():
+        print(f"{name:12} {'not installed' if peer.missing() else peer.version()}")
+        polls = f"polls every {peer.poll_s:g} s" if peer.poll_s else "is told of changes"
+        fast = f"; fastest settings: {peer.fast_note}" if peer.fast_note else ""
+        print(f"{'':12} restarts after: {peer.delay}; {polls}{fast}")
 
 
 def _check_built() -> None:
@@ -113,8 +119,6 @@ def _check_built() -> None:
     for program in (PAYLOAD, LIMIT):
         if not os.access(program, os.X_OK):
             raise FileNotFoundError(f"there is no {program}; `make bench-setup` builds it")
-    if not os.access(OURS_PYTHON, os.X_OK):
-        print(f"ours is left out: there is no {OURS_PYTHON}", file=sys.stderr)
 
 
 def _do(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -122,7 +126,7 @@ def _do(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
         case "report":
             print(report(*read(_results(arguments.files))))
         case "publish":
-            _publish(arguments.files)
+            _publish(arguments.into, arguments.files)
         case "peers":
             _peers()
         case "series":
@@ -147,6 +151,9 @@ def main() -> None:
             if not counts_cpu():
                 print(NOT_MEASURED, file=sys.stderr)
         _do(parser, arguments)
+    except BrokenPipeError:
+        # Whoever read it has seen enough; Python must not try again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
         sys.exit(f"cannot {arguments.command}: {error}")
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything that is measured: the two C programs and this checkout into build/bench, the rivals into a directory of the
 # user that all checkouts share. What is there already stays. Starts nothing. A rival that cannot be had is left out.
-#   usage: bench/setup.sh [no-rivals]
+#   usage: bench/setup.sh [programs]    (only the C programs)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=build/bench
@@ -30,9 +30,10 @@ apt_install() {
 
 compile() {
     # Static where that can be: the payload's own start is no part of what is compared.
+    [ "$build/$1" -nt "bench/$1.c" ] && return
     for static in -static ''; do
         # shellcheck disable=SC2086
-        gcc -O2 -Wall $static -o "$build/$1" "bench/$1.c" 2>"$build/gcc.log" && return
+        gcc -O2 -Wall $static -o "$build/$1.new" "bench/$1.c" 2>"$build/gcc.log" && mv "$build/$1.new" "$build/$1" && return
     done
     cannot "gcc does not compile bench/$1.c: $(head -1 "$build/gcc.log")"
 }
@@ -46,6 +47,7 @@ ours() {
     fi
     # As people install it: copied and compiled, not a link to here.
     $pip --no-build-isolation --no-deps --force-reinstall . || cannot "this checkout cannot be installed"
+    git describe --always --dirty --exclude='*' >"$build/ours/commit" 2>/dev/null || rm -f "$build/ours/commit"
 }
 
 # python_rival NAME PROGRAM REQUIREMENT...
@@ -84,8 +86,8 @@ unpacked_rival() {
 command -v gcc >/dev/null || apt_install gcc libc6-dev || cannot "there is no gcc"
 compile payload
 compile limit
+[ "${1:-}" = programs ] && exit
 ours
-[ "${1:-}" = no-rivals ] && exit
 python_rival ncolony twist 'ncolony==2024.1.11.74140' twisted 'setuptools<81'
 # Later versions of setuptools have no pkg_resources.
 python_rival supervisor supervisord 'supervisor==4.3.0' 'setuptools<81'

@@ -24,6 +24,8 @@ class Options:
     """What the command line chooses; see `python -m bench --help`."""
 
     fast: bool = False
+    # Work goes on after the last start: startsecs checks and the like.
+    settle: float = 6
     idle: float = 30
     kills: int = 100
     budget: float = 30

@@ -11,15 +11,12 @@ from bench.run import Run, now
 
 from .base import Column, Figures, Metric, Options, add_some, kill_some, restart_all, stop_all
 
-# Work goes on after the last start: startsecs checks and the like.
-SETTLE_S = 6.0
-
 
 def _lifecycle(peer: type[Peer], n: int, options: Options) -> Figures:
     with Run(peer, fast=options.fast) as run:
         n, wall, cpu = run.up(n)
         figures: Figures = {"n_actual": n, "start_s": wall, "start_cpu_s": cpu}
-        time.sleep(SETTLE_S)
+        time.sleep(options.settle)
         run.poll()
         figures["start_cpu_settled_s"] = run.cpu()
         figures["pss_mb"], figures["rss_mb"], figures["own_procs"] = run.memory()
@@ -51,7 +48,7 @@ def _scale(peer: type[Peer], n: int, options: Options) -> Figures:
     """Everything in one run, each as ms per process or event."""
     with Run(peer, fast=options.fast) as run:
         n, wall, cpu = run.up(n)
-        time.sleep(SETTLE_S)
+        time.sleep(options.settle)
         figures: Figures = {
             "n_actual": n,
             "start_ms": wall / n * 1e3,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from inotify_simple import INotify, flags
 
-from bench.places import OURS_PYTHON, PEERS, ROOT
+from bench.places import OURS_PYTHON, PEERS
 
 from .base import Argv, Peer, installed, write
 
@@ -102,12 +101,10 @@ class Ours(NColony):
     @classmethod
     def version(cls) -> str:
         venv = Path(cls.python).parent.parent
-        git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-        try:
-            commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-        except OSError:
-            commit = ""
-        return ", ".join(filter(None, [installed(venv, "ncolony", "[Tt]wisted"), commit]))
+        commit = venv / "commit"
+        version = [installed(venv, "ncolony", "[Tt]wisted")]
+        # Noted when it was installed: the checkout may have moved on since.
+        return ", ".join([*version, f"commit {commit.read_text().strip()}"] if commit.exists() else version)
 
     def setup(self) -> None:
         super().setup()
