@@ -97,7 +97,7 @@ def _results(files: list[Path]) -> list[Path]:
 def _publish(into: Path, files: list[Path]) -> None:
     abouts, rows = read(_results(files))
     into.mkdir(exist_ok=True)
-    written = {"results.md": report(abouts, rows), "cost.svg": draw(group(rows))}
+    written = {"results.inc": report(abouts, rows), "cost.svg": draw(group(rows))}
     for name, text in written.items():
         if text:
             (into / name).write_text(text, encoding="utf-8")

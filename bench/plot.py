@@ -58,10 +58,9 @@ def draw(groups: Iterable[Group]) -> str:
     numbers, peers = sorted({n for n, _ in points}), {peer: "" for lines in drawn.values() for peer in lines}
     spare = iter(OTHERS * len(peers))
     colours = {peer: COLOURS.get(peer) or next(spare) for peer in peers}
-    values = [value for _, value in points]
-    decades = 10.0 ** math.floor(math.log10(min(values))), 10.0 ** math.ceil(math.log10(max(values)) + 1e-9)
     parts = []
     for down, (row, unit) in enumerate(ROWS):
+        decades = _decades(drawn[panel, row] for panel, _ in PANELS)
         for right, (panel, words) in enumerate(PANELS):
             left, top = LEFT + right * (WIDTH + GAP), TOP + down * (HEIGHT + GAP + 20)
             x = Scale(numbers[0], max(numbers[-1], numbers[0] * 10), left, left + WIDTH)
@@ -72,6 +71,12 @@ def draw(groups: Iterable[Group]) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     font = 'font-family="sans-serif" font-size="11" fill="#222"'
     return "\n".join([f"{head} {font}>", '<rect width="100%" height="100%" fill="#fff"/>', *parts, "</svg>\n"])
+
+
+def _decades(row: Iterable[Lines]) -> tuple[float, float]:
+    """The powers of ten below and above everything in a row of panels, which can be compared at a glance then."""
+    values = [value for lines in row for line in lines.values() for _, value in line] or [1.0]
+    return 10.0 ** math.floor(math.log10(min(values))), 10.0 ** math.ceil(math.log10(max(values)) + 1e-9)
 
 
 def _axes(title: str, numbers: list[int], x: Scale, y: Scale) -> list[str]:

@@ -66,15 +66,22 @@ def raise_descriptor_limit() -> int:
     return most
 
 
+def _open_lock() -> int:
+    """A descriptor of the lock, which may be another user's file: reading is enough for flock()."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
 class Run:
     """A context in which one supervisor runs, one at a time on a machine. At its end all its processes are gone."""
 
     def __init__(self, peer: type[Peer], *, fast: bool = False, capture: str = "") -> None:
         """`capture`: see :class:`bench.peers.base.Peer`."""
-        self._lock = open(LOCK, "w")  # noqa: SIM115, closed with the run
+        self._lock = _open_lock()
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         tag = f"{os.getpid()}-{next(_serial)}"
-        self.directory = Path(tempfile.gettempdir()) / "bench-run" / tag
+        self.directory = Path(tempfile.gettempdir()) / f"bench-{tag}"
         self.directory.mkdir(parents=True)
         shared = Path("/dev/shm")
         # For small files that are no part of the work, or that their program keeps in memory by itself.
@@ -105,7 +112,7 @@ class Run:
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
             shutil.rmtree(self.memory_directory, ignore_errors=True)
-        self._lock.close()
+        os.close(self._lock)
 
     # --- what adapters use
 

@@ -10,8 +10,7 @@ copyright = "The NColony developers"  # noqa: A001, the name is Sphinx's
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-# The tables are parts of a page.
-exclude_patterns = ["_build", "benchmarks"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"NColony {release}"
 # With the sources linked from no page, copying them only doubles what is served.
