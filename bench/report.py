@@ -175,8 +175,8 @@ def memory(groups: Iterable[Group]) -> list[str]:
     ]  # fmt: skip
 
 
-def preface(abouts: list[dict[str, Any]]) -> list[str]:
-    """When, on what, with which versions."""
+def preface(abouts: list[dict[str, Any]], rows: list[Row]) -> list[str]:
+    """When, on what, with which versions, and how busy the machine was besides."""
     lines = []
     for about in abouts[-1:]:
         dates = sorted({one["time"][:10] for one in abouts})
@@ -184,6 +184,9 @@ def preface(abouts: list[dict[str, Any]]) -> list[str]:
         lines += [f"Measured {' and '.join(dates)} on {about['machine']}.", "", f"Versions: {versions}.", ""]
         if about["missing"]:
             lines += [f"Not installed, and so left out: {', '.join(about['missing'])}.", ""]
+        if loads := [row["load"] for row in rows if "load" in row]:
+            busy = f"{statistics.median(loads):.1f} in the median, {max(loads):.1f} at most"
+            lines += [f"Load average of the minute before each run: {busy}. What else runs lengthens wall times.", ""]
         if not about["cpu_counted"]:
             lines += [f"{NOT_MEASURED}.", ""]
     return lines
@@ -193,4 +196,4 @@ def report(abouts: list[Row], rows: list[Row]) -> str:
     """Everything: the preface, the table of all metrics, and a table for each."""
     groups = group(rows)
     tables = [line for one in groups for line in [*table(one), ""]]
-    return "\n".join([*preface(abouts), "### In brief", "", *brief(groups), "", *memory(groups), *tables])
+    return "\n".join([*preface(abouts, rows), "### In brief", "", *brief(groups), "", *memory(groups), *tables])
