@@ -70,16 +70,18 @@ def _burst(peer: type[Peer], n: int, options: Options) -> Figures:
 
 def _at_once(run: Run, key: str, processes: Mapping[str, Argv]) -> Figures:
     """Configure all: wall and CPU s until each has started, and how long who asked meanwhile had to wait."""
+    run.peer.stage(processes)
     since, cpu = len(run.events), run.cpu()
     with Asker(run, "p0") as asker:
         before = now()
         (run.peer.add_all if key == "appear" else run.peer.change_all)(processes)
-        written = now()
+        placed = now()
         # Rarely, since reading thousands of events would keep the asker waiting.
         run.wait(key, lambda: run.have_started(len(processes), since), 400, 0.1)
     figures: Figures = {
         f"{key}_s": max(event.at for event in run.started(since)) - before,
-        f"{key}_write_s": written - before,
+        # How long it took to put the files in place, or until the client command was done.
+        f"{key}_place_s": placed - before,
         f"{key}_cpu_s": run.cpu() - cpu,
     }
     if asker.took_ms:

@@ -94,13 +94,16 @@ class Peer:
         """Configure one more and make the running supervisor start it. Here: it looks by itself."""
         self.put(name, argv)
 
+    def stage(self, processes: Mapping[str, Argv]) -> None:
+        """Write elsewhere what :meth:`add_all` or :meth:`change_all` will put in place, where it can be moved there."""
+
     def add_all(self, processes: Mapping[str, Argv]) -> None:
-        """Configure many at once. Here: it looks by itself."""
-        self.prepare(processes)
+        """Configure many at once, which were staged, and make the running supervisor start them."""
+        raise NotImplementedError
 
     def change_all(self, processes: Mapping[str, Argv]) -> None:
-        """Give each another command at once. Here: it sees by itself."""
-        self.prepare(processes)
+        """Give each another command at once, which was staged, and make the running supervisor use it."""
+        raise NotImplementedError
 
     def restart_all(self) -> None:
         """Make it replace every process."""

@@ -50,14 +50,14 @@ class NColony(Peer):
         return {"args": argv}
 
     def put(self, name: str, argv: Argv) -> None:
-        new = self.config / f"{name}.new"
-        write(new, json.dumps(self.definition(argv)))
-        new.rename(self.config / name)
+        self.stage({name: argv})
+        (self.staging / name).rename(self.config / name)
 
-    def add_all(self, processes: Mapping[str, Argv]) -> None:
-        """All files at once: written elsewhere before, and moved."""
+    def stage(self, processes: Mapping[str, Argv]) -> None:
         for name, argv in processes.items():
             write(self.staging / name, json.dumps(self.definition(argv)))
+
+    def add_all(self, processes: Mapping[str, Argv]) -> None:
         for name in processes:
             (self.staging / name).rename(self.config / name)
 

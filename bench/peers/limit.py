@@ -32,13 +32,21 @@ class Limit(Peer):
 
     def setup(self) -> None:
         self._config, self._logs = self.directory / "conf", self.directory / "logs"
-        self._config.mkdir()
-        self._logs.mkdir()
+        self._staging = self.directory / "staging"
+        for path in (self._config, self._logs, self._staging):
+            path.mkdir()
 
     def put(self, name: str, argv: Argv) -> None:
-        new = self._config / f"{name}.new"
-        write(new, "\n".join(argv) + "\n")
-        new.rename(self._config / name)
+        self.stage({name: argv})
+        (self._staging / name).rename(self._config / name)
+
+    def stage(self, processes: Mapping[str, Argv]) -> None:
+        for name, argv in processes.items():
+            write(self._staging / name, "\n".join(argv) + "\n")
+
+    def add_all(self, processes: Mapping[str, Argv]) -> None:
+        for name in processes:
+            (self._staging / name).rename(self._config / name)
 
     def launch(self) -> None:
         logs = [str(self._logs)] if self.capture else []

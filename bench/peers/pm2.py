@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 from bench.places import PEERS
@@ -51,10 +50,6 @@ class Pm2(Peer):
 
     def add(self, name: str, argv: Argv) -> None:
         self.run.call([str(PM2), "start", argv[0], "--name", name, "--interpreter", "none", "--", *argv[1:]], self.env)
-
-    def add_all(self, processes: Mapping[str, Argv]) -> None:
-        for name, argv in processes.items():
-            self.add(name, argv)
 
     def restart_all(self) -> None:
         self.run.call([str(PM2), "restart", "all"], self.env)

@@ -61,25 +61,34 @@ class S6(Peer):
         return f"s6-log n1000 s16000000 {directory}"
 
     def put(self, name: str, argv: Argv) -> None:
-        new = self.directory / f".{name}"
-        write(new / "run", f"#!/bin/sh\nexec {shlex.join(argv)}\n", 0o755)
-        if self.capture:
-            (self.logs / name).mkdir()
-            write(new / "log" / "run", f"#!/bin/sh\nexec {self.logger(str(self.logs / name))}\n", 0o755)
-        new.rename(self.scan / name)
+        self.stage({name: argv})
+        (self.directory / f".{name}").rename(self.scan / name)
+
+    def stage(self, processes: Mapping[str, Argv]) -> None:
+        for name, argv in processes.items():
+            new = self.directory / f".{name}"
+            write(new / "run", f"#!/bin/sh\nexec {shlex.join(argv)}\n", 0o755)
+            if self.capture:
+                (self.logs / name).mkdir()
+                write(new / "log" / "run", f"#!/bin/sh\nexec {self.logger(str(self.logs / name))}\n", 0o755)
 
     def add(self, name: str, argv: Argv) -> None:
-        self.add_all({name: argv})
+        self.put(name, argv)
+        self.rescan()
 
-    def add_all(self, processes: Mapping[str, Argv]) -> None:
-        self.prepare(processes)
+    def rescan(self) -> None:
+        """Make it look at the directory."""
         self.run.call(["s6-svscanctl", "-a", str(self.scan)])
 
+    def add_all(self, processes: Mapping[str, Argv]) -> None:
+        for name in processes:
+            (self.directory / f".{name}").rename(self.scan / name)
+        self.rescan()
+
     def change_all(self, processes: Mapping[str, Argv]) -> None:
-        """Write each run script anew; then each process has to be restarted."""
-        for name, argv in processes.items():
-            write(self.scan / name / "run.new", f"#!/bin/sh\nexec {shlex.join(argv)}\n", 0o755)
-            (self.scan / name / "run.new").rename(self.scan / name / "run")
+        """Put each run script in place; then each process has to be restarted."""
+        for name in processes:
+            (self.directory / f".{name}" / "run").rename(self.scan / name / "run")
         self.restart_all()
 
     def launch(self) -> None:
@@ -123,11 +132,8 @@ class Runit(S6):
             # Keep every old file.
             write(self.logs / name / "config", "s16000000\nn0\n")
 
-    def add(self, name: str, argv: Argv) -> None:
-        self.put(name, argv)
-
-    def add_all(self, processes: Mapping[str, Argv]) -> None:
-        self.prepare(processes)
+    def rescan(self) -> None:
+        """It looks by itself."""
 
     def launch(self) -> None:
         self.main = self.run.daemon(["runsvdir", "-P", str(self.scan)], self.env)
