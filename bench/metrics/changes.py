@@ -121,10 +121,10 @@ BURST = Metric(
     (
         Column("appear_s", "appear s", 2, "N appear at once, s"),
         Column("appear_cpu_s", "CPU s", 2),
-        Column("appear_answer_max_ms", "slowest answer ms", 1, "the slowest answer meanwhile, ms"),
+        Column("appear_answer_max_ms", "slowest answer ms", 1, "the slowest answer while N appear, ms"),
         Column("change_s", "change s", 2, "N change at once, s"),
         Column("change_cpu_s", "CPU s", 2),
-        Column("change_answer_max_ms", "slowest answer ms", 1, "the slowest answer during N changes, ms"),
+        Column("change_answer_max_ms", "slowest answer ms", 1, "the slowest answer while N change, ms"),
         Column("start_s", "start of N s", 2),
         Column("appear_to_start", "appear / start", 2),
         Column("change_to_start", "change / start", 2),
