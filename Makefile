@@ -13,7 +13,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-services chaos soak-health fuzz bench-ctl quick lint format docs man schema tour lock dev clean
+.PHONY: help demo test test-services chaos soak-health fuzz bench bench-full bench-setup bench-publish quick lint format docs man schema tour lock dev clean
 
 help:
 	@echo "make demo    run the example colony until CTRL-C (DEMO_SECONDS=10 make demo ends by itself)"
@@ -22,7 +22,9 @@ help:
 	@echo "make chaos   kill supervisor and keeper at random for SECONDS=60 and count what came of it (SEED=N repeats)"
 	@echo "make soak-health  make 500 processes with checks and 100 jobs ill for SECONDS=60, and judge what is done about it"
 	@echo "make fuzz    feed every parser with what it was not made for, FUZZ_SECONDS=60 each (TARGET=name for one)"
-	@echo "make bench-ctl  how long the command line takes among 1,000 processes"
+	@echo "make bench   measure this checkout beside other supervisors, in 15 minutes, and print tables; their installation is part of it"
+	@echo "make bench-full  the same thoroughly, in 90 minutes; make bench-setup only installs, and python -m bench measures one thing"
+	@echo "make bench-publish  tables and plot of the newest measurement, or of FILE=bench/results/…, into docs/benchmarks"
 	@echo "make quick   the rules' unit tests and the linter, in seconds"
 	@echo "make lint    formatting, linter, types"
 	@echo "make format  put the formatting right"
@@ -73,8 +75,17 @@ FUZZ_SECONDS ?= 60
 fuzz: $(READY_FUZZ)
 	@$(BIN)/python tests/fuzz/run.py "$(TARGET)" $(FUZZ_SECONDS)
 
-bench-ctl: $(READY)
-	@$(BIN)/python bench/ctl.py
+bench-setup: $(READY)
+	@sh bench/setup.sh
+
+bench: bench-setup
+	@$(BIN)/python -m bench series short
+
+bench-full: bench-setup
+	@$(BIN)/python -m bench series full
+
+bench-publish: $(READY)
+	@$(BIN)/python -m bench publish $(FILE)
 
 quick: $(READY_DEV)
 	@$(BIN)/ruff check -q
@@ -112,5 +123,5 @@ lock:
 
 clean:
 	rm -rf $(VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests tools docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests tools docs bench -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f src/twisted/plugins/dropin.cache
