@@ -162,14 +162,54 @@ class Definition(msgspec.Struct, frozen=True):
     Equal values give equal digests, whatever the white space and the order of keys.
     """
 
-    config: ProcessConfig
     text: bytes
     generation: str
     digest: str
     warnings: tuple[str, ...] = ()
 
+    @property
+    def config(self) -> ProcessConfig:
+        """What it says. Made of the text when it is asked for: kept for thousands it would take a kilobyte each."""
+        if (config := _recent.get(self.text)) is None:
+            content = _content(self.text)
+            config = _recall(self.text, _config_of(content))
+        return config
+
 
 KNOWN_KEYS = frozenset(ProcessConfig.__struct_fields__)
+
+
+_MOST_RECENT = 512
+_recent: dict[bytes, ProcessConfig] = {}  # the texts that were looked into last, oldest first
+
+
+def _recall(text: bytes, config: ProcessConfig) -> ProcessConfig:
+    if len(_recent) >= _MOST_RECENT:
+        del _recent[next(iter(_recent))]
+    _recent[text] = config
+    return config
+
+
+def _content(data: bytes) -> Any:
+    """The JSON value in `data`.
+
+    :raises ValueError: when there is none (msgspec.DecodeError is one, UnicodeDecodeError another).
+    :raises RecursionError: when it is nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        if "out of range" not in str(error):
+            raise
+        return json.loads(data, parse_constant=_no_constant)
+
+
+def _config_of(content: dict[str, Any]) -> ProcessConfig:
+    """Our keys of it.
+
+    :raises msgspec.ValidationError: when one has a wrong type.
+    """
+    return msgspec.convert({key: value for key, value in content.items() if key in KNOWN_KEYS}, ProcessConfig)
 
 
 def decode(name: str, data: bytes) -> ProcessConfig | Problem:
@@ -181,19 +221,13 @@ def decode(name: str, data: bytes) -> ProcessConfig | Problem:
 def define(name: str, data: bytes) -> Definition | Problem:
     """The definition in `data`, or the Problem with the file `name`. Never raises."""
     try:
-        content = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if "out of range" not in str(error):
-            return Problem(name, "", _why_not_json(data, error))
-        try:
-            content = json.loads(data, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            return Problem(name, "", _why_not_json(data, error))
+        content = _content(data)
+    except (ValueError, RecursionError) as error:
+        return Problem(name, "", _why_not_json(data, error))
     if not isinstance(content, dict):
         return Problem(name, "", f"expected a JSON object, found {_kind(content)}")
-    known = {key: value for key, value in content.items() if key in KNOWN_KEYS}
     try:
-        config = msgspec.convert(known, ProcessConfig)
+        config = _config_of(content)
     except msgspec.ValidationError as error:
         return _problem_of(name, content, str(error))
     for key, wrong in _checks(name, config):
@@ -204,7 +238,8 @@ def define(name: str, data: bytes) -> Definition | Problem:
         digest, generation = _digest(meant), _digest(_without_live_keys(meant))
     except (msgspec.EncodeError, UnicodeEncodeError, RecursionError) as error:
         return Problem(name, "", f"holds a value that cannot be text: {error}")
-    return Definition(config, data, generation, digest, tuple(_warnings(content)))
+    _recall(data, config)
+    return Definition(data, generation, generation if generation == digest else digest, tuple(_warnings(content)))
 
 
 def is_for_editors(key: str) -> bool:

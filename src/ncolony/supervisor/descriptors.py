@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -130,4 +131,10 @@ def _need(known: Known) -> Need:
     ready = config.ready
     hears = config.watchdog is not None or (ready is not None and ready.notify)
     own = 1 + config.log.is_split + hears + (ready is not None and ready.fd is not None)
-    return Need(own, frozenset(socket_keys(config, known.file).values()) if config.sockets else frozenset())
+    return Need(own, frozenset(socket_keys(config, known.file).values())) if config.sockets else _plain(own)
+
+
+@functools.cache
+def _plain(own: int) -> Need:
+    """One for all who need the same."""
+    return Need(own)

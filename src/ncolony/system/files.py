@@ -78,7 +78,8 @@ def remove_if_there(path: str) -> bool:
     return True
 
 
-_Signature = tuple[int, int, int, int]
+# A hash of a file's times, size and inode: for thousands of files, less than these.
+_Signature = int
 # File times have the grain of the kernel's tick, 4 ms on most: what changed this shortly before it was read may have
 # changed again without a trace, and is read once more.
 _RACY_NS = 50_000_000
@@ -135,7 +136,7 @@ class Directory:
     def _list(self, hinted: bool) -> tuple[Iterable[str], Iterable[str]]:
         """The names to look at, and those that are gone."""
         found = os.stat(self.path)
-        exact = (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino)
+        exact = hash((found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino))
         gone: Iterable[str] = ()
         new: set[str] = set()
         if not hinted or exact != self._listed:
@@ -186,7 +187,7 @@ class Directory:
             return Entry(None, 0, None, error.strerror or str(error))
         if stat.S_ISDIR(found.st_mode):
             return None
-        exact = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+        exact = hash((found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino))
         if exact == known:
             return _SAME
         signature = None if _is_racy(found) else exact
@@ -213,7 +214,7 @@ class Directory:
             found = os.lstat(path)
         except OSError:
             return None
-        signature = (found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino)
+        signature = hash((found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino))
         return _SAME if signature == known else Entry(signature, found.st_mtime_ns, None, "a symbolic link to nothing")
 
     def _why_not_trusted(self, path: str, found: os.stat_result) -> str:
@@ -235,7 +236,7 @@ class Tray(Directory):
         with contextlib.suppress(OSError):
             found = os.lstat(path)
             if why := _why_not_followed(found):
-                signature = (found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino)
+                signature = hash((found.st_mtime_ns, found.st_ctime_ns, -1, found.st_ino))
                 return _SAME if signature == known else Entry(signature, found.st_mtime_ns, None, why)
         return super()._look(name, known)
 
