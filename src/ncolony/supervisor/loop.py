@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import heapq
+import itertools
 import json
 import os
 import random
@@ -31,11 +32,11 @@ from ..keeper.kernel import become_subreaper, reach
 from ..model.config import Definition
 from ..model.history import Record
 from ..model.message import Message
-from ..model.names import is_ignored, printable, problem_with_name
+from ..model.names import printable, problem_with_name
 from ..model.status import LastExit, Status
 from ..system import giving, launch, upgrade
 from ..system.events import Events
-from ..system.files import Directory, Entry, sweep, write_whole
+from ..system.files import sweep, write_whole
 from ..system.hands import Hands, Identities
 from ..system.history import Chronicle
 from ..system.inbox import Inbox
@@ -49,6 +50,7 @@ from ..system.reports import checked
 from ..system.sinks import plan
 from ..system.trust import why_open
 from ..system.wake import Names, Watcher
+from .changes import Changes
 from .companions import companions
 from .definitions import Definitions, Source
 from .descriptors import Descriptors
@@ -70,8 +72,6 @@ _PLACES = {
     "status": 0o755, "answers": 0o755, "rejected": 0o700, "history": 0o700, "fifo": 0o711, "forwarded": 0o700,
     "config": 0o711, "notify": 0o711,
 }  # fmt: skip
-# From the last removal of a config file until it is applied.
-_DEPARTURE_S = 0.03
 # A stop that takes this long names what it waits for, and again after each such time.
 _ASK_S = 1.0
 # In these states a process may be about to say something that counts.
@@ -105,10 +105,8 @@ class Supervisor(Service):
         self._failed = False
         self._earlier: dict[str, Status] = {}
         self._live = 0  # how many processes have an instance, or are about to
-        self._departing: set[str] = set()  # files that are gone, which is not applied yet
-        self._departure: Any = None
         self._strange_copies: set[str] = set()  # names of copies whose file has no good definition
-        self._pending: set[str] = set()  # names whose file was read and not applied yet
+        self.pending: set[str] = set()  # names whose file was read and not applied yet
         self._applied: dict[str, object] = {}  # what was written down of that
         self._applying: Any = None
         self._were_up: set[str] = set()  # names that run again when a supervisor starts after a clean end
@@ -131,7 +129,7 @@ class Supervisor(Service):
         self._unheard: set[str] = set()  # names whose time was up while nobody could hear them
         self._memory = MemoryWatch(self)
         self.tending, self.ordering, self.sockets = Tending(self), Ordering(self), Sockets(self)
-        self.descriptors = Descriptors(self, self._problem, self._describe_ourselves)
+        self.descriptors = Descriptors(self, self.problem, self._describe_ourselves)
 
     # starting
 
@@ -247,24 +245,24 @@ class Supervisor(Service):
         limit = raise_descriptor_limit() if self.replacing.received is None else self.replacing.received.nofile
         self.surroundings = launch.Surroundings.present(limit)
         self.notifier = Notifier(reactor, lambda: (known.state.value for known in self.known.values()))
-        self.records = Records(reactor, settings.state, settings.pids, self._describe, self._problem)
-        self._config = Directory(settings.config, is_ignored, settings.strict and os.geteuid() == 0)
-        self._happenings = Events(settings.state, self._problem)
+        self.records = Records(reactor, settings.state, settings.pids, self._describe, self.problem)
+        self.changes = Changes(self)
+        self._happenings = Events(settings.state, self.problem)
         self.definitions = Definitions(f"{settings.state}/previous", lambda text: _log.error("{text}", text=text))
-        self.inbox = Inbox(reactor, settings.messages, settings.state, self._take_message, self._problem)
+        self.inbox = Inbox(reactor, settings.messages, settings.state, self._take_message, self.problem)
         self.inbox.guarded = self.guarded
         self.inbox.answered = lambda name, answer: self.happened(
             "message", file=printable(name), result=answer.state, reason=answer.why
         )
         self.output = Output(self, self._logs)
-        self.chronicle = Chronicle(settings.state, self._logs, self._problem)
+        self.chronicle = Chronicle(settings.state, self._logs, self.problem)
         fifos = self.replacing.received.fifos if self.replacing.received else {}
         self.hands = Hands(reactor, settings.state, self._logs, settings.log_budget, self._report, fifos)
         try:
             for companion in companions(settings):
                 self.definitions.offer(*companion)
         except UnicodeEncodeError:
-            self._problem("companions", f"cannot run companions: not UTF-8: {printable(settings.state)}")
+            self.problem("companions", f"cannot run companions: not UTF-8: {printable(settings.state)}")
         self.hands.welcome_sent = lambda: {"read": self.output.follower.offsets(), "linger": settings.linger}
         self._handle_signals()
         self._describe_ourselves()
@@ -276,8 +274,8 @@ class Supervisor(Service):
         self._reported = set(self._earlier)
         self._desk = Desk(self)
         self.hands.connect()
-        self.guarded(self._scan_config)  # while the keeper starts
-        self._watcher = Watcher(reactor, self._woken)
+        self.guarded(self.changes.begin)  # while the keeper starts
+        self.watcher = Watcher(reactor, self._woken)
         self._exit_code = self._earlier_exit_code()
         if self._desk.end_was_asked_for:
             self.quit()  # an earlier supervisor was killed while it did
@@ -549,8 +547,8 @@ class Supervisor(Service):
 
     def _scan(self, hinted: bool = False) -> None:
         """The truth about both directories; `hinted`: see Directory.scan."""
-        self._watcher.arm(self.settings.config)
-        self._watcher.arm(self.settings.messages)
+        self.watcher.arm(self.settings.config)
+        self.watcher.arm(self.settings.messages)
         self._show_lock()
         if self._undescribed:
             self._describe_ourselves()
@@ -564,7 +562,7 @@ class Supervisor(Service):
     def _scan_periodically(self) -> None:
         if self.quitting:
             return
-        self.guarded(self._scan, self._watcher.is_told(self.settings.config))
+        self.guarded(self._scan, self.watcher.is_told(self.settings.config))
         self.reactor.callLater(self.settings.frequency, self._scan_periodically)
 
     def _look_messages(self, names: Iterable[str] | None) -> None:
@@ -573,59 +571,20 @@ class Supervisor(Service):
         try:
             self.inbox.scan(names)
         except OSError as error:
-            self._cannot_read(self.settings.messages, error)
+            self.cannot_read(self.settings.messages, error)
         else:
-            self._problem(self.settings.messages, "")
+            self.problem(self.settings.messages, "")
 
-    def _look_config(self, names: Iterable[str] | None, hinted: bool = False) -> None:
-        if self.quitting:
-            return
-        self._scan_config(names, hinted)
-        if self.adopted:
-            self._apply_all()
+    def _look_config(self, names: Names, hinted: bool = False) -> None:
+        if not self.quitting:
+            self.changes.notice(names, hinted)
+            self.changes.work()
 
-    def _scan_config(self, names: Iterable[str] | None = None, hinted: bool = False) -> None:
-        """Read what changed. What it means for processes is applied later, once it is known what runs."""
-        try:
-            changed = self._config.scan(hinted) if names is None else self._config.look(names)
-        except OSError as error:
-            self._cannot_read(self.settings.config, error)
-            return
-        if self._problem(self.settings.config, ""):
-            self._departing |= set(self.definitions) - self._config.seen.keys()
-        for name in in_order(changed):
-            self._read(name, changed[name])
-        self._note_all(self.definitions.untangle(self.reactor.seconds()))
-        if self._departing and (self._departure is None or not self._departure.active()):
-            self._departure = self.reactor.callLater(
-                _DEPARTURE_S, self.guarded, self._await_departure, len(self._departing)
-            )
-
-    def _await_departure(self, seen: int) -> None:
-        """`rm -r` removes the files before the directory: while more of them go (there were `seen`), wait."""
-        more = len(self._departing)
-        if more > seen:
-            self._departure = self.reactor.callLater(_DEPARTURE_S, self.guarded, self._await_departure, more)
-            return
-        self._depart()
-        if self.adopted:
-            self._apply_all()
-
-    def _depart(self) -> None:
-        """Take note of the removal of files, unless it was their directory that was removed."""
-        departing, self._departing = self._departing, set()
-        if not os.path.isdir(self.settings.config):
-            return
-        reach("removed.noticed")
-        for name in departing:
-            self._note_all(self.definitions.remove(name) | self._strange(name))
-        self._note_all(self.definitions.untangle(self.reactor.seconds()))
-
-    def _cannot_read(self, directory: str, error: OSError) -> None:
+    def cannot_read(self, directory: str, error: OSError) -> None:
         """A directory that vanished is not the removal of its processes: say so and wait for its return."""
-        self._problem(directory, f"cannot read {directory}: {error.strerror}; what runs goes on")
+        self.problem(directory, f"cannot read {directory}: {error.strerror}; what runs goes on")
 
-    def _problem(self, what: str, problem: str) -> bool:
+    def problem(self, what: str, problem: str) -> bool:
         """Say what is wrong with `what`, or "" that nothing is, where people look; True when that is new."""
         if self._problems.get(what, "") == problem:
             return False
@@ -637,23 +596,11 @@ class Supervisor(Service):
         self._describe_ourselves()
         return True
 
-    def _read(self, name: str, entry: Entry | None) -> None:
-        """Take note of a file: a new definition, a problem beside the last good one, or its absence."""
-        if entry is None:
-            if name in self.definitions:
-                self._departing.add(name)
-            return
-        self._departing.discard(name)
-        concerned = self.definitions.read(name, entry, self.reactor.seconds())
-        if name not in self.known or self.known[name].problem is not None:
-            concerned |= self._strange(name)  # now the file can tell how many there are
-        self._note_all(concerned)
-
-    def _strange(self, name: str) -> set[str]:
+    def strange(self, name: str) -> set[str]:
         """Copies that were adopted while their file could not be read."""
         return {copy for copy in self._strange_copies if copy.rpartition(":")[0] == name}
 
-    def _note_all(self, names: Iterable[str]) -> None:
+    def note_all(self, names: Iterable[str]) -> None:
         """What the files say of these processes now is to be applied."""
         for name in names:
             source, known = self.definitions.of(name), self.known.get(name)
@@ -668,7 +615,7 @@ class Supervisor(Service):
                         continue
                     known = self.known[name] = Known()
                 self._note(name, known, source)
-            self._pending.add(name)
+            self.pending.add(name)
 
     def _note(self, name: str, known: Known, source: Source) -> None:
         if source.problem != known.problem:
@@ -695,12 +642,12 @@ class Supervisor(Service):
             processes = [self._as_applied(name) for name in names]
             looks += [at for one in processes if one is not None and (at := ready_at(one)) is not None and at > now]
             if concerned := self.definitions.judge(file, processes, now):
-                self._note_all(concerned)
+                self.note_all(concerned)
                 for name in names:
                     if (known := self.known.get(name)) is not None and known.rolled_back:
                         self.happened("rolled-back", name, reason=known.rolled_back)
-        self._note_all(self.definitions.untangle(now))
-        self._apply_all()
+        self.note_all(self.definitions.untangle(now))
+        self.apply()
         self.drain_events()
         self._judge_at(min(looks, default=None))
 
@@ -723,9 +670,10 @@ class Supervisor(Service):
         wait = max(0.0, due - self.reactor.seconds())
         self._judging = self.reactor.callLater(wait, self.guarded, self._judge_trials)
 
-    def _apply_all(self) -> list[str]:
-        """Apply what was read; the names concerned."""
-        names, self._pending = in_order(self._pending), set()
+    def apply(self, most: int | None = None) -> list[str]:
+        """Apply what was read, or so much of it; the names concerned."""
+        names = in_order(self.pending if most is None else set(itertools.islice(self.pending, most)))
+        self.pending.difference_update(names)
         for name in names:
             if (known := self.known.get(name)) is not None:
                 self._apply(name, known)
@@ -740,10 +688,10 @@ class Supervisor(Service):
         try:
             write_whole(f"{self.settings.state}/applied", msgspec.json.encode({**summary, "at": time.time()}))
         except OSError as error:
-            self._problem("applied", f"cannot write {self.settings.state}/applied: {error.strerror}")
+            self.problem("applied", f"cannot write {self.settings.state}/applied: {error.strerror}")
             return  # tried again at the next scan
         self._applied = summary
-        self._problem("applied", "")
+        self.problem("applied", "")
 
     def _apply(self, name: str, known: Known) -> None:
         """Make the process agree with its definition."""
@@ -841,6 +789,7 @@ class Supervisor(Service):
                 _log.failure("cannot go on with one thing; the others are not concerned")
             self.drain_events()
         self._prompt = False
+        self.changes.go_on()
 
     def _on_anything(self, message: dict[str, Any]) -> None:
         """What a keeper of a later version says is not for us."""
@@ -854,7 +803,7 @@ class Supervisor(Service):
             self.hands.leaving = False  # it left something undone
             _log.error("the keeper is gone; starting another, which adopts what runs")
             if message.get("why"):
-                self._problem("keeper", f"the keeper cannot start: {message['why']}")
+                self.problem("keeper", f"the keeper cannot start: {message['why']}")
 
     def _on_leaving(self, message: dict[str, Any]) -> None:
         """The keeper has nothing left to do; its end is announced by the connection's."""
@@ -867,7 +816,7 @@ class Supervisor(Service):
             return  # it comes again, in our version
         self.descriptors.welcome(message.get("descriptors"))
         self.output.welcome(message["held"])
-        self._problem("keeper", self.hands.problem)
+        self.problem("keeper", self.hands.problem)
         self.orphans.reap()
         held = sorted(message["held"], key=lambda one: (one["name"], one["number"]))
         for one in held:
@@ -896,7 +845,7 @@ class Supervisor(Service):
             self.drain_events()
             self._quit_if_done()
         else:
-            self._apply_all()
+            self.apply()
 
     def _begin_to_act(self, held: list[dict[str, Any]]) -> None:
         """It is known what runs: make it agree with what should, and carry on with what was asked for."""
@@ -910,7 +859,7 @@ class Supervisor(Service):
         # The files first: what was removed meanwhile is not started again because its instance has ended.
         told, self.events = self.events, deque()
         if not self.quitting:
-            self._apply_all()
+            self.apply()
         for name, known in self.known.items() if self.quitting else ():
             self.ordering.define(name, known)  # who is to end before whom
         self.events += told
@@ -951,7 +900,7 @@ class Supervisor(Service):
                 # The whole colony was ended, and begins anew with us.
                 self._note_exit(name, known, identity, number, exit_in(ended), {**one, **ended}, again=True)
                 self._done_with(identity)
-                self._pending.add(name)
+                self.pending.add(name)
                 return
             gone = self.adopted and known.process is None and known.definition is None
             if ended is not None and one["empty"] and gone:
@@ -1027,7 +976,7 @@ class Supervisor(Service):
         else:
             self.events += [(name, event) for event in again]
         self._live += former is None or former.state not in LIVE
-        self._pending.add(name)
+        self.pending.add(name)
         _log.info("{name}: adopted, pid {pid}", name=name, pid=one["pid"])
         self.happened("adopted", name, instance=one["number"], pid=one["pid"], reason="")
 
@@ -1183,16 +1132,12 @@ class Supervisor(Service):
     def _take_message(self, file_name: str, message: Message) -> None:
         self._desk.take(file_name, message)
 
-    def catch_up(self, fully: bool = False) -> list[str]:
-        """Apply what was written before a message before the message; the names concerned.
-
-        `fully`: look at every file, also where the kernel tells which of them have changed.
-        """
-        self._scan_config(None if fully else self._watcher.take(self.settings.config))
-        self._depart()
-        names = self._apply_all()
+    def catch_up(self, name: str | None = None, fully: bool = False) -> list[str]:
+        """Apply what was written before a message before the message: of one name, or all. The names concerned."""
+        names = None if name is None else {name, name.rpartition(":")[0]} - {""}
+        applied = self.changes.catch_up(names, fully)
         self.drain_events()
-        return names
+        return applied
 
     def drain_events(self) -> None:
         while self.events:

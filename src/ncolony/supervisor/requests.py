@@ -70,7 +70,7 @@ class Desk:
             self._shutdowns.add(file_name)
             colony.reactor.callLater(0, colony.guarded, colony.quit)
             return
-        changed = colony.catch_up(fully=isinstance(message, messages.Scan))
+        changed = colony.catch_up(getattr(message, "name", None), fully=isinstance(message, messages.Scan))
         if isinstance(message, messages.Scan):
             names = tuple(printable(name) for name in changed)
             self._colony.inbox.answer(file_name, Answer(accepted=True, state="done", names=names))

@@ -119,10 +119,6 @@ class Directory:
 
         :raises OSError: when the directory cannot be listed; what was known then stays known.
         """
-        open_to_all = trust.why_open(self.path) if self.strict else ""
-        if open_to_all != self._open_to_all:
-            self._open_to_all = open_to_all
-            self.seen, hinted = dict.fromkeys(self.seen), False
         names, gone = self._list(hinted)
         changed: dict[str, Entry | None] = {}
         for name in names:
@@ -133,8 +129,30 @@ class Directory:
         self._note(changed)
         return changed
 
+    def differing(self, hinted: bool = False) -> list[str]:
+        """The names of which `scan` would tell something, without that anything is read."""
+        names, gone = self._list(hinted)
+        return [*filter(self._differs, names), *gone]
+
+    def differing_links(self) -> list[str]:
+        """Those of links alone."""
+        return [*filter(self._differs, self.links)]
+
+    def _differs(self, name: str) -> bool:
+        known = self.seen.get(name)
+        if known is None:
+            return True
+        try:
+            return _signature(os.stat(f"{self.path}/{name}")) != known
+        except OSError:
+            return True
+
     def _list(self, hinted: bool) -> tuple[Iterable[str], Iterable[str]]:
         """The names to look at, and those that are gone."""
+        open_to_all = trust.why_open(self.path) if self.strict else ""
+        if open_to_all != self._open_to_all:
+            self._open_to_all = open_to_all
+            self.seen, hinted = dict.fromkeys(self.seen), False
         found = os.stat(self.path)
         exact = hash((found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino))
         gone: Iterable[str] = ()
@@ -153,13 +171,11 @@ class Directory:
         return {*new, *self.links, *doubtful, *in_turn} - set(gone), gone
 
     def look(self, names: Iterable[str]) -> dict[str, Entry | None]:
-        """The same for these names, read even when they seem unchanged, and for links."""
+        """The same for these names, read even when they seem unchanged."""
         changed: dict[str, Entry | None] = {}
-        names = {name for name in names if not self.ignored(name)}
-        for name in self.links - names:
-            if (entry := self._look(name, self.seen.get(name))) is not _SAME:
-                changed[name] = entry
         for name in names:
+            if self.ignored(name):
+                continue
             if os.path.islink(f"{self.path}/{name}"):
                 self.links.add(name)
             entry = self._look(name, None)
@@ -187,7 +203,7 @@ class Directory:
             return Entry(None, 0, None, error.strerror or str(error))
         if stat.S_ISDIR(found.st_mode):
             return None
-        exact = hash((found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino))
+        exact = _signature(found)
         if exact == known:
             return _SAME
         signature = None if _is_racy(found) else exact
@@ -221,6 +237,10 @@ class Directory:
         """Why it is not believed what the file says, or ""."""
         why = (self._open_to_all or trust.why_not_trusted(path, found)) if self.strict else ""
         return f"{why}; --no-strict-modes would allow it" if why else ""
+
+
+def _signature(found: os.stat_result) -> _Signature:
+    return hash((found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino))
 
 
 def _is_racy(found: os.stat_result) -> bool:

@@ -71,6 +71,7 @@ class Hands:
         self.fifos: dict[str, int] = fifos or {}
         # What the keeper keeps for instances, by its key: our duplicates, for the next keeper.
         self.kept: dict[str, int] = {}
+        self.starting: set[str] = set()  # identities of which this keeper has not told yet that they run, or do not
         self._arrived: deque[int] = deque()  # descriptors whose messages are still to come
         # identity -> pidfd of an instance whose parent we do not become should its keeper die: the next keeper, which
         # inherits it, can tell how it ended all the same.
@@ -167,6 +168,7 @@ class Hands:
         self._peer.close()
         self._peer = None
         self.agreed = False
+        self.starting.clear()
         if self._upgrading:
             self._reactor.callLater(0, self._again)
             self._upgrading = False
@@ -250,6 +252,7 @@ class Hands:
             for name in made:
                 os.unlink(f"{self._state}/fifo/{name}")
             raise
+        self.starting.add(identity)
         self.order({"do": "start", "id": identity, **order})
         reach("spawn.ordered")
 
@@ -269,6 +272,7 @@ class Hands:
 
     def meet(self, identity: str, pid: int, began: int | None, old: bool) -> None:
         """An instance runs; `old`: since before this connection. See `_pidfds`."""
+        self.starting.discard(identity)
         wanted = old or self.pid not in self._started
         # Only of what is left when every pipe is held: a tenth is for what is still to be started.
         if identity in self._pidfds or not wanted or not began or self._room() < self._most() // 10:
@@ -308,6 +312,7 @@ class Hands:
 
     def release(self, identity: str) -> None:
         """The instance is over: its FIFOs are not needed any more."""
+        self.starting.discard(identity)
         held = [self.fifos.pop(name, None) for name in _pipes(identity)]
         held.append(self.kept.pop(f"notify/{identity}", None))
         for descriptor in (*held, self._pidfds.pop(identity, None)):
