@@ -13,6 +13,7 @@ import _thread
 import errno
 import fcntl
 import functools
+import gc
 import heapq
 import itertools
 import json
@@ -198,7 +199,7 @@ class Keeper:
             self.resume(log)
 
     def receive(self) -> None:
-        if self.peer is None:
+        if self.peer is None or len(self.inbox) >= _ORDERS:
             return
         try:
             data = self.peer.recv(_READ_AT_ONCE)
@@ -988,6 +989,8 @@ def main(state: str, logs: str, budget: str, code: str, *passed: str) -> None:
     else:
         keeper.ending.linger()
     reach("keeper.adopted")
+    gc.freeze()  # what is here by now stays, and needs no looking for cycles
+    gc.set_threshold(10_000, 20, 20)
     done = _thread.allocate_lock()
     done.acquire()
 

@@ -21,11 +21,12 @@ _LONGEST_ADDRESS = 107
 # A start order carries arguments and environment, which execve limits to a few MiB; a welcome lists 10,000 instances.
 _LARGEST = 64 << 20
 _length = struct.Struct("!I")
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def pack(message: dict[str, Any]) -> bytes:
     """The bytes of one message."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = _encode(message).encode()
     return _length.pack(len(body)) + body
 
 

@@ -23,6 +23,8 @@ def is_ignored(filename: str) -> bool:
 
 def problem_with_name(name: str) -> str | None:
     """Why `name` cannot name a process, or None when it can."""
+    if name.isascii() and name.isprintable() and 0 < len(name) <= LONGEST and "/" not in name and not is_ignored(name):
+        return None  # as nearly all are
     if not name:
         return "the name is empty"
     if "/" in name:
