@@ -909,7 +909,7 @@ class Supervisor(Service):
         with contextlib.suppress(OSError):
             self.chronicle.history.prune(self.known)
         if self.settings.config not in self._problems:
-            self.output.attic.look()
+            self.output.tidy()
         for name in [name for name in self._earlier if name not in self.known]:
             del self._earlier[name]
             self.records.changed(name)
