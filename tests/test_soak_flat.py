@@ -108,7 +108,7 @@ def tenths(*own_kib: int, names: int = 100) -> list[Tenth]:
 )
 def test_judge_sees_what_grows_with_restarts(looks: list[Tenth], wrong: str) -> None:
     """What keeps growing after the first fifth of the restarts is a fault; what goes up and down is none."""
-    faults = judge_flat(looks, settled=200, processes=50)
+    faults = judge_flat(looks, settled=200, processes=50, budget=1 << 20)
     assert bool(faults) == bool(wrong), faults
     assert all(wrong in fault for fault in faults)
 

@@ -28,7 +28,8 @@ from soak.flat import Tenth, judge_flat  # noqa: E402
 from soak.measure import Disk, disk_below, disk_of, size_of  # noqa: E402
 
 # Whoever has lived for no time at all is replaced at once.
-OPTIONS = ("-t", "0", "-m", "0", "-k", "2")
+_BUDGET = 64 << 20
+OPTIONS = ("-t", "0", "-m", "0", "-k", "2", "--log-budget", str(_BUDGET))
 KINDS: dict[str, tuple[int, list[str]]] = {
     "brief": (30, ["/bin/true"]),
     "saying": (10, ["/bin/echo", "as short a life as can be"]),
@@ -105,7 +106,7 @@ class Restarts:
 
     def verdict(self) -> list[str]:
         """What must not be."""
-        return [*self.faults, *judge_flat(self.tenths, round(self.count * SETTLED), len(self.names))]
+        return [*self.faults, *judge_flat(self.tenths, round(self.count * SETTLED), len(self.names), _BUDGET)]
 
 
 _COLUMNS = (
