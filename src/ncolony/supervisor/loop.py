@@ -25,7 +25,7 @@ from ..decide import lifecycle
 from ..decide.lifecycle import Effect, Event, Forget, Process, Shutdown, Signal, Spawn, State, Wanted
 from ..decide.order import LIVE
 from ..decide.ready import ready_at
-from ..decide.reconcile import Applied, adopted, change, in_order, remembered
+from ..decide.reconcile import Applied, Policies, adopted, change, in_order, remembered
 from ..decide.restart import Exit, Policy, exit_code
 from ..keeper.kernel import become_subreaper, reach
 from ..model.config import Definition
@@ -93,7 +93,7 @@ class Supervisor(Service):
         self.events: deque[tuple[str, Event]] = deque()
         self._deadlines: list[tuple[float, str]] = []
         self._wake_up: Any = None
-        self._policies: dict[Policy, Policy] = {}
+        self._policies = Policies()
         self._identities = Identities()
         self.adopted = self.quitting = False
         # What a report leads to is ordered at once; what a message asks for, once it is answered and removed.
@@ -794,9 +794,12 @@ class Supervisor(Service):
         return Applied(
             definition.generation,
             definition.digest,
-            self._policies.setdefault(policy, policy),
+            self._policies.shared(policy, self._policies_in_use),
             definition.config.enabled,
         )
+
+    def _policies_in_use(self) -> Iterable[Policy]:
+        return (known.applied.policy for known in self.known.values() if known.applied is not None)
 
     def _forget(self, name: str, known: Known) -> None:
         """Nothing is left of the process; a file with a problem keeps its status."""
