@@ -57,6 +57,8 @@ _FLOOD, _RESTARTS_IN_FLOOD, _WRITERS = 200, 20, 4
 _TRIES = 10
 _TURN_S = 0.01
 _SAMPLE_S = 10.0
+# Whoever looks for a reason finds answers that took longer than this in the diary.
+_SLOW_S = 0.1
 # What is asked in a quiet window, one after the other.
 _PROBES = {"message": 100, "death": 50, "death of one adopted": 20, "file": 25}
 _MS = 1000.0
@@ -69,7 +71,7 @@ class Churn(Stage):
     companions = ("ncolony-check",)  # of those whose readiness a line of output shows
 
     def __init__(
-        self, root: Path, seed: int, scale: float = 1.0, quiet_s: float = 10.0, say: Callable[[str], None] = print
+        self, root: Path, seed: int, scale: float = 1.0, quiet_s: float = 20.0, say: Callable[[str], None] = print
     ) -> None:
         self.cast = Cast(root, scale, KINDS, {})
         super().__init__(root, seed, Ledger(self.cast.ledger, set()), say)
@@ -95,6 +97,7 @@ class Churn(Stage):
 
     def run(self, seconds: float) -> None:
         """Bring everybody up, churn for about so long with quiet windows, and stop the colony."""
+        self.quiet_s = min(self.quiet_s, seconds / 10)
         set_subreaper(True)
         for player in self.players.values():
             self.write(player)
@@ -160,6 +163,8 @@ class Churn(Stage):
         if answer is not None and answer["state"] != "accepted":
             posted, kind = self.posted.pop(name)
             self.delays.setdefault(kind, []).append(seen - posted)
+            if seen - posted > _SLOW_S:
+                self.note(f"{kind} {name} was answered after {seen - posted:.2f} s")
             if kind == "bad" and answer["accepted"]:
                 self.fault(f"message {name} makes no sense and was accepted: {answer}")
 
