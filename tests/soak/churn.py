@@ -392,8 +392,8 @@ class Churn(Stage):
         now_busy, now_total = machine_s()
         look.others = (now_busy - busy) / (now_total - total)
         for part in sizes.keys() & before.keys():
-            spent = sizes[part].cpu_s - before[part].cpu_s
-            look.busy[part] = 60 * spent / (sizes[part].at - before[part].at)
+            look.busy[part] = sizes[part].cpu_s - before[part].cpu_s
+            look.window_s = sizes[part].at - before[part].at
         self.measure_latency(look)
         self.looks[when] = look
         for part, size in sizes.items():
@@ -521,7 +521,7 @@ class Churn(Stage):
                 self.row(f"{part}: MB (RSS)", lambda look: f"{look.sizes[part].rss_kib / 1024:.1f}"),  # noqa: B023
                 self.row(f"{part}: descriptors", lambda look: str(look.sizes[part].descriptors)),  # noqa: B023
                 self.row(f"{part}: threads", lambda look: str(look.sizes[part].threads)),  # noqa: B023
-                self.row(f"{part}: CPU ms per quiet minute", lambda look: f"{look.busy[part] * _MS:.0f}"),  # noqa: B023
+                self.row(f"{part}: CPU ms per quiet minute", functools.partial(self._busy, part)),
             ]
         places = sorted({place for look in self.looks.values() for place in look.state})
         rows += [
@@ -531,6 +531,10 @@ class Churn(Stage):
         rows.append(self.row("of the machine, taken by anybody", lambda look: f"{look.others:.0%}"))
         rows.append(self.row("logs: names, MB", lambda look: f"{look.logs.names}, {look.logs.bytes / 1048576:.1f}"))
         return rows
+
+    @staticmethod
+    def _busy(part: str, look: Look) -> str:
+        return f"{look.busy[part] / look.window_s * 60 * _MS:.0f}"
 
     @staticmethod
     def _place(place: str, look: Look) -> str:

@@ -16,8 +16,9 @@ class Look:
     sizes: dict[str, Size]  # of each part
     state: dict[str, Disk]  # of each directory in the state directory
     logs: Disk
-    busy: dict[str, float] = field(default_factory=dict)  # of each part: CPU seconds per minute
+    busy: dict[str, float] = field(default_factory=dict)  # of each part: CPU seconds while nothing was done
     latency: dict[str, list[float]] = field(default_factory=dict)  # of each deed, in seconds
+    window_s: float = 60.0  # for how long nothing was done
     others: float = 0.0  # the share of the machine that somebody else took
 
 
@@ -41,7 +42,7 @@ DESCRIPTORS = Allowance(
 )
 THREADS = Allowance(0, 0, "there is no reason for one more")
 PLACES = Allowance(0, 4, "names of files that are being written")
-PROCESSOR = Allowance(1.0, 0.05, "seconds in a minute; a few of the periodic scans, more or less")
+PROCESSOR = Allowance(1.0, 0.03, "seconds; a look for garbage and a periodic scan or two, more or less")
 TYPICAL = Allowance(0.5, 0.003, "seconds; the machine has other things to do")
 RARE = Allowance(1.0, 0.02, "seconds; one turn of somebody else more or less")
 # What is compared of how fast it is, by the share that is faster. Of some dozens the slowest is chance.
@@ -87,7 +88,7 @@ def compare(first: Look, before: Look, after: Look, bounds: Bounds) -> list[str]
         *_sizes("the middle", before.sizes, after.sizes, MEMORY, 0),
         *_places(first.state, after.state, bounds),
         *_logs(after.logs, bounds),
-        *_busy(first.busy, after.busy),
+        *_busy(first, after),
         *(_latency(first.latency, after.latency) if comparable(first, after) else ()),
     ]
 
@@ -135,12 +136,13 @@ def _logs(logs: Disk, bounds: Bounds) -> list[str]:
     return [f"logs: {logs.bytes} bytes; allowed {bounds.logs:.0f}"] if logs.bytes > bounds.logs else []
 
 
-def _busy(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    return [
-        f"{part}: {now:.3f} s of CPU in a quiet minute, {before[part]:.3f} at the beginning"
-        for part, now in after.items()
-        if now > PROCESSOR.most(before.get(part, math.inf))
-    ]
+def _busy(first: Look, after: Look) -> list[str]:
+    wrong = []
+    for part, now in after.busy.items():
+        was = first.busy.get(part, math.inf) * after.window_s / first.window_s
+        if now > PROCESSOR.most(was):
+            wrong.append(f"{part}: {now:.3f} s of CPU while it was quiet, {was:.3f} at the beginning")
+    return wrong
 
 
 def _latency(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> list[str]:
