@@ -499,7 +499,7 @@ class Churn(Stage):
         lines += ["", "| what was done | how often | |", "|---|---|---|"]
         lines += [f"| {a} | {b} | {c} |" for a, b, c in self.counted()]
         if self.looks and not comparable(self.looks["beginning"], [*self.looks.values()][-1]):
-            lines += ["", "Others kept the machine busy: how fast it is was not compared."]
+            lines += ["", "The machine was busy in the quiet windows: how fast it is was not compared."]
         return "\n".join(lines), faults
 
     def unflat(self) -> list[str]:

@@ -163,7 +163,7 @@ def memory(pids: Iterable[int], limit: int) -> int:
 def everybody(known: Container[int] = ()) -> dict[str, list[int]]:
     """{instance identity: its pids} by the environment of every process: for what an earlier keeper left.
 
-    Those whose owner is `known` are left out: to read an environment takes 20 µs, and mostly it is thousands of them.
+    Those that are `known` are left out: of thousands most are, and each environment has to be opened and read.
     """
     found: dict[str, list[int]] = {}
     for entry in os.listdir("/proc"):
