@@ -13,13 +13,15 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-services chaos soak-health fuzz bench bench-full bench-setup bench-publish quick lint format docs man schema tour lock dev clean
+.PHONY: help demo test test-services chaos soak soak-restarts soak-health fuzz bench bench-full bench-setup bench-publish quick lint format docs man schema tour lock dev clean
 
 help:
 	@echo "make demo    run the example colony until CTRL-C (DEMO_SECONDS=10 make demo ends by itself)"
 	@echo "make test    all tests (PYTEST='-k name' chooses; JOBS=1 for one at a time)"
 	@echo "make test-services  the tests with PostgreSQL, Redis, nginx and others; root gets what is missing by apt-get"
 	@echo "make chaos   kill supervisor and keeper at random for SECONDS=60 and count what came of it (SEED=N repeats)"
+	@echo "make soak    1,000 processes that come, go, crash and print for SECONDS=600: does anything grow? (SEED=N repeats)"
+	@echo "make soak-restarts  COUNT=100000 restarts: do supervisor, keeper or their files grow?"
 	@echo "make soak-health  make 500 processes with checks and 100 jobs ill for SECONDS=60, and judge what is done about it"
 	@echo "make fuzz    feed every parser with what it was not made for, FUZZ_SECONDS=60 each (TARGET=name for one)"
 	@echo "make bench   measure this checkout beside other supervisors, in 15 minutes, and print tables; their installation is part of it"
@@ -66,6 +68,15 @@ SECONDS ?= 60
 
 chaos: $(READY_DEV)
 	@$(BIN)/python tests/chaos/storm.py $(SECONDS)
+
+# Ten minutes, unless somebody says otherwise.
+soak: $(READY_DEV)
+	@$(BIN)/python tests/soak/churn.py $(if $(filter file,$(origin SECONDS)),600,$(SECONDS))
+
+COUNT ?= 100000
+
+soak-restarts: $(READY_DEV)
+	@$(BIN)/python tests/soak/restarts.py $(COUNT)
 
 soak-health: $(READY_DEV)
 	@$(BIN)/python tests/soak/health.py $(SECONDS)

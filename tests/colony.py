@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -163,6 +163,17 @@ class Colony:
             except OSError:
                 continue  # ended meanwhile, a zombie, or somebody else's
         return {pid: text for pid, text in found.items() if is_alive(pid)}
+
+    def strangers(self, own: Iterable[int]) -> dict[int, str]:
+        """Live processes that are nobody's: not `own`, no status' pid, nor of the identity of one."""
+        leaders = {int((self.status(name) or {}).get("pid") or 0) for name in self.known()}
+        identities = {environment_of(pid).get("NCOLONY_INSTANCE") for pid in leaders} - {None}
+        return {
+            pid: f"{identity} {command}"
+            for pid, command in self.processes().items()
+            if pid not in {*own, *leaders}
+            and (identity := environment_of(pid).get("NCOLONY_INSTANCE")) not in identities
+        }
 
     def keeper_pid(self) -> int | None:
         """The keeper: python -I -S on the `keeper` directory, holding a file of this colony's state directory."""

@@ -33,7 +33,8 @@ if str(HERE.parent) not in sys.path:
 
 from chaos import judge  # noqa: E402
 from chaos.judge import Fault  # noqa: E402
-from colony import MARK, Colony, environment_of, is_alive  # noqa: E402
+from colony import MARK, Colony, is_alive  # noqa: E402
+from soak.measure import parent_of  # noqa: E402
 
 OPTIONS = ("-m", "0.01", "-M", "0.05", "-t", "0.005", "--log-budget", "4096M", "--frequency", "2")
 KILLS = ("supervisor", "keeper", "both")
@@ -119,14 +120,6 @@ def reap_all_but(child: int) -> None:
         for pid in map(int, children.read_text(encoding="ascii").split()):
             if pid != child:
                 os.waitpid(pid, os.WNOHANG)
-
-
-def _parent(pid: int) -> int:
-    """The pid of a process's parent, 0 when it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 class Half:
@@ -346,7 +339,7 @@ class Storm:
         """Kill the keeper; the supervisor starts another."""
         assert self.colony.process
         # What it held is given to its own forebears: if the supervisor is none of them, an end may go unseen.
-        if _parent(pid) != self.colony.process.pid:
+        if parent_of(pid) != self.colony.process.pid:
             self.gaps.append((time.monotonic(), time.monotonic() + _GAP_S))
         try:
             os.kill(pid, signal.SIGKILL)
@@ -451,36 +444,27 @@ class Storm:
             self.write(player)
             self.post({"type": "START", "name": player.name})
         until = time.monotonic() + _PATIENCE_S
-        strangers = wrong = {"not looked at": ""}
-        while (strangers or wrong) and time.monotonic() < until:
+        strangers: dict[int, str] | None = None
+        wrong = {"not looked at": ""}
+        while (strangers is None or strangers or wrong) and time.monotonic() < until:
             self.look()
             self.follow_up(float("inf"))
             self.read_history()
             now = self.strangers()
             # What is short-lived may have been born just now: lost is what nobody knows for long.
-            strangers = now if "not looked at" in strangers else {k: v for k, v in strangers.items() if k in now}
+            strangers = now if strangers is None else {pid: text for pid, text in strangers.items() if pid in now}
             wrong = self.wrong()
             time.sleep(0.1)
-        for pid, text in strangers.items():
+        for pid, text in (strangers or {}).items():
             self.counts["lost instances"] += 1
             self.fault(f"alive and unknown to the supervisor at the end: {pid} {text}")
         for name, text in itertools.islice(wrong.items(), _SHOWN_FAULTS):
             self.fault(f"not settled {_PATIENCE_S:g} s after the last kill: {name}: {text}")
 
-    def strangers(self) -> dict[str, str]:
-        """Live processes that are nobody's tree: neither a status' pid nor of the identity of one."""
+    def strangers(self) -> dict[int, str]:
+        """Live processes that are nobody's tree."""
         process = self.colony.process
-        known = {str(process.pid if process else 0), str(self.keeper_pid())}
-        leaders = {str((self.colony.status(name) or {}).get("pid")) for name in self.colony.known()}
-        identities = {environment_of(int(pid)).get("NCOLONY_INSTANCE") for pid in leaders if pid != "None"}
-        found = {}
-        for pid, command in self.colony.processes().items():
-            if str(pid) in known | leaders:
-                continue
-            identity = environment_of(pid).get("NCOLONY_INSTANCE")
-            if identity not in identities or identity is None:
-                found[str(pid)] = f"{identity} {command}"
-        return found
+        return self.colony.strangers([process.pid if process else 0, self.keeper_pid() or 0])
 
     def wrong(self) -> dict[str, str]:
         """What is not as it should be, by the name of a process or a message."""

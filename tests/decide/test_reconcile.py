@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ncolony.decide.lifecycle import Configured, Ended, Event, Process, Removed, Restart, State, Stop, Wanted, step
-from ncolony.decide.reconcile import Applied, Memory, adopted, change, in_order, remembered
+from ncolony.decide.reconcile import Applied, Memory, Policies, adopted, change, in_order, remembered
 from ncolony.decide.restart import Exit, Policy
 
 POLICY = Policy(1.0, 1.0, 8.0, 0.0, "always", (0,), ((15, 5.0),), "tree")
@@ -258,3 +258,14 @@ def test_why_it_is_stopped_is_known_to_the_next_supervisor() -> None:
     assert again == (Stop("it takes longer than its timeout of 5 s"),)
     process, again = adopted("job", 7, False, JOB, left, NOW)
     assert (process.state, process.reason, again) == (State.STOPPING, left.reason, ())
+
+
+def test_policies_that_nobody_has_are_forgotten() -> None:
+    """Equal policies are one object as long as somebody has them; of all that ever were, few are remembered."""
+    policies = Policies()
+    here = [msgspec.structs.replace(POLICY, threshold=float(number)) for number in range(1000)]
+    used = [policies.shared(one, lambda: here) for one in here]
+    for number in range(20_000):
+        policies.shared(msgspec.structs.replace(POLICY, jitter=number / 20_000), lambda: used)
+    assert len(policies) <= 2000
+    assert all(policies.shared(msgspec.structs.replace(one), lambda: used) is one for one in used)

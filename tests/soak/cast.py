@@ -1,11 +1,11 @@
-"""Who plays in the soak: five hundred processes of several kinds, and a hundred jobs."""
+"""Who plays in a soak: processes of several kinds, and jobs. By default five hundred, and a hundred."""
 
 from __future__ import annotations
 
 import random
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ KINDS = {
 JOBS = {"often": 60, "cron": 40}
 # What can happen to one of a kind, and lead to one restart that nobody but a check or a watchdog asks for.
 AILMENTS = {"watched": "freeze", "breakable": "break", "beating": "freeze", "http": "freeze", "tcp": "deafen"}
+# How much one prints when it is told to: for so many seconds, and so many bytes at most. What is forwarded is in the
+# supervisor's own log too, which nobody rotates here.
+FLOODS = {"flooding": (3, 4 << 30), "spilling": (3, 4 << 20)}
 # Short, so that much happens; long enough for a machine that has no time.
 _CHECK = {"period": 3, "timeout": 4, "failure_threshold": 2, "grace": 8}
 _BEAT_S = 10
@@ -58,21 +61,27 @@ def ports(number: int) -> Iterator[int]:
 class Cast:
     """Everybody, by name. `scale` makes them fewer."""
 
-    def __init__(self, root: Path, scale: float) -> None:
+    def __init__(
+        self,
+        root: Path,
+        scale: float,
+        kinds: Mapping[str, int] = KINDS,
+        jobs: Mapping[str, int] = JOBS,
+    ) -> None:
         self.ledger, self.locks, self.things = root / "ledger", root / "locks", root / "things"
         for directory in (self.locks, self.things):
             directory.mkdir()
         self.ledger.touch()
-        numbers = {kind: max(1, round(number * scale)) for kind, number in KINDS.items()}
-        self._ports = ports(numbers["http"] + numbers["tcp"])
+        numbers = {kind: max(1, round(number * scale)) for kind, number in kinds.items()}
+        self._ports = ports(numbers.get("http", 0) + numbers.get("tcp", 0))
         self.players = {
             player.name: player
             for kind, number in numbers.items()
-            for player in (self._process(kind, index) for index in range(number))
+            for player in (self.process(kind, index) for index in range(number))
         }
         self.jobs = {
             player.name: player
-            for kind, number in JOBS.items()
+            for kind, number in jobs.items()
             for player in (self._job(kind, index) for index in range(max(1, round(number * scale))))
         }
 
@@ -81,7 +90,8 @@ class Cast:
         program = ["/bin/sh", "player.sh"] if shell else [sys.executable, "-I", "-S", "player.py"]
         return [*program[:-1], str(HERE / program[-1]), mode, str(self.ledger), str(self.locks), *map(str, arguments)]
 
-    def _process(self, kind: str, index: int) -> Player:
+    def process(self, kind: str, index: int) -> Player:
+        """One of a kind."""
         name = f"{kind}-{index}"
         thing = self.things / name
         player = Player(name, kind, {"kill_time": 1, "soak.edit": 0})
@@ -110,8 +120,11 @@ class Cast:
             config |= {"args": self._command("serving", port), "check": [{**way, **_CHECK}]}
             if index % 2:
                 config["ready"] = way
-        elif kind == "crashing":
-            config["args"] = self._command("crashing")
+        elif kind in ("crashing", "looping"):
+            config["args"] = self._command(kind)
+        elif kind in ("flooding", "spilling"):
+            config["args"] = self._command("flooding", *FLOODS[kind])
+            config["log"] = {"forward": kind == "spilling"}
         return player
 
     def _job(self, kind: str, index: int) -> Player:

@@ -38,6 +38,7 @@ class Ledger:
     def __init__(self, path: Path, jobs: set[str]) -> None:
         self._file = path.open("rb")
         self._rest = b""
+        self._seen = 0.0
         self.jobs = jobs
         self.lives: dict[str, Life] = {}
         self.counts: Counter[str] = Counter()
@@ -49,12 +50,17 @@ class Ledger:
         """Close the file."""
         self._file.close()
 
-    def read(self) -> None:
-        """Take what was noted since."""
+    def read(self, seen: float | None = None) -> bool:
+        """Take what was noted since, and say whether there was something.
+
+        Delays end when it was `seen`, if that is given: it is more exact than the hundredths that players know.
+        """
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         for line in lines:
             at, name, word, _pid, identity = line.decode().split()
+            self._seen = float(at) if seen is None else seen
             getattr(self, f"_{word}")(float(at), name, identity)
+        return bool(lines)
 
     def life(self, name: str) -> Life:
         """What is known of this one."""
@@ -69,14 +75,13 @@ class Ledger:
 
     def _up(self, at: float, name: str, identity: str) -> None:
         life = self.life(name)
-        if name not in self.jobs and life.ups and not life.exited:
-            if life.pending is None:
-                self.counts["spurious"] += 1
-                self.faults.append(f"{at:.2f} {name} was restarted, for no reason")
-            else:
-                self.delays.setdefault(life.pending.what, []).append(at - life.pending.when)
-                self.counts[f"{life.pending.what}, done"] += 1
-                self.done.append((name, life.pending))
+        if life.pending is not None:
+            self.delays.setdefault(life.pending.what, []).append(self._seen - life.pending.when)
+            self.counts[f"{life.pending.what}, done"] += 1
+            self.done.append((name, life.pending))
+        elif name not in self.jobs and life.ups and not life.exited:
+            self.counts["spurious"] += 1
+            self.faults.append(f"{at:.2f} {name} was restarted, for no reason")
         if identity in {one for _, one in life.ups}:
             self.counts["duplicates"] += 1
             self.faults.append(f"{at:.2f} {name}: two processes are the instance {identity}")

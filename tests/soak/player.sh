@@ -42,6 +42,21 @@ crashing) # end soon
     note exit
     exit $(($$ % 2))
     ;;
+looping) # end at once
+    note up
+    note exit
+    exit 1
+    ;;
+flooding) # at a USR1 print for $1 seconds as fast as it goes, $2 bytes at most
+    seconds=$1 bytes=$2
+    trap 'timeout "$seconds" yes "$NCOLONY_NAME has much to say, and says it again and again" | head -c "$bytes"' USR1
+    note up
+    while :; do
+        sleep 1000000 &
+        wait $!
+        kill $!
+    done
+    ;;
 job) # take $1 seconds
     note up
     sleep "$1"

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from ncolony.system.attic import SHARE, Attic
+from ncolony.system.attic import MOST, SHARE, Attic
 
 
 class Loft:
     """A directory of logs, and an attic over it with room for so many bytes."""
 
-    def __init__(self, root: Path, room: int) -> None:
+    def __init__(self, root: Path, room: int, most: int = MOST) -> None:
         self.logs = root / "logs"
         self.logs.mkdir()
         self.wanted: set[str] = set()
         self.removed: list[str] = []
-        self.attic = Attic(str(self.logs), room * SHARE, self.wanted.__contains__, self.removed.append)
+        self.attic = Attic(str(self.logs), room * SHARE, self.wanted.__contains__, self.removed.append, most)
 
     def put(self, name: str, size: int, age: int = 0) -> Path:
         """A log of so many bytes that was last written so many seconds ago."""
@@ -48,6 +48,19 @@ def test_the_oldest_go_first(loft: Loft) -> None:
     loft.attic.look()
     assert loft.names() == {"a", "c"}
     assert loft.removed == ["d", "b"]
+
+
+def test_no_more_than_so_many(tmp_path: Path) -> None:
+    """However small they are, only the newest stay: as many as there may be."""
+    loft = Loft(tmp_path, 1_000_000, most=2)
+    for number, name in enumerate("abc"):
+        loft.put(name, 40, age=number)
+    loft.attic.look()
+    assert loft.names() == {"a", "b"}
+    loft.put("d", 40)
+    loft.attic.add("d")
+    assert loft.names() == {"a", "d"}
+    assert loft.removed == ["c", "b"]
 
 
 def test_what_exists_is_not_touched(loft: Loft) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from .lifecycle import NOT_DUE, Configured, Event, Fault, Process, Removed, Restart, State, Stop, Wanted
 from .restart import Exit, Policy, is_failure
+
+# So many policies are remembered in any case; some hundred bytes each.
+_LEAST_ROOM = 256
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -17,6 +20,25 @@ class Applied(msgspec.Struct, frozen=True):
     digest: str
     policy: Policy
     enabled: bool
+
+
+class Policies:
+    """Equal policies as one object: of thousands of processes most have the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[Policy, Policy] = {}
+        self._room = _LEAST_ROOM
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def shared(self, policy: Policy, in_use: Callable[[], Iterable[Policy]]) -> Policy:
+        """The one that is equal. From time to time those that are not `in_use` any more are forgotten."""
+        if len(self._known) >= self._room:
+            self._known = {one: one for one in in_use()}
+            # So that this costs nothing that counts, however many are in use.
+            self._room = max(_LEAST_ROOM, 2 * len(self._known))
+        return self._known.setdefault(policy, policy)
 
 
 class Memory(msgspec.Struct, frozen=True):

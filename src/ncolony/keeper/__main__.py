@@ -870,7 +870,7 @@ class Keeper:
         found = set(tree.in_cgroup(instance.cgroup)) if instance.cgroup else set()
         if instance.adopted or not self.subreaper:
             if self.marked is None:
-                self.marked = tree.everybody()
+                self.marked = tree.everybody({one.pid for one in self.by_id.values() if one.alive})
             found.update(self.marked.get(instance.identity, ()))
         for pid in found - instance.others.keys() - ({instance.pid} if instance.alive else set()):
             try:

@@ -27,7 +27,7 @@ from ..decide import lifecycle
 from ..decide.lifecycle import Effect, Event, Forget, Process, Shutdown, Signal, Spawn, State, Wanted
 from ..decide.order import LIVE
 from ..decide.ready import ready_at
-from ..decide.reconcile import Applied, adopted, change, in_order, remembered
+from ..decide.reconcile import Applied, Policies, adopted, change, in_order, remembered
 from ..decide.restart import Exit, Policy, exit_code
 from ..keeper.kernel import become_subreaper, reach
 from ..model.config import Definition
@@ -97,7 +97,7 @@ class Supervisor(Service):
         self.events: deque[tuple[str, Event]] = deque()
         self._deadlines: list[tuple[float, str]] = []
         self._wake_up: Any = None
-        self._policies: dict[Policy, Policy] = {}
+        self._policies = Policies()
         self._identities = Identities()
         self.adopted = self.quitting = False
         # What a report leads to is ordered at once; what a message asks for, once it is answered and removed.
@@ -756,9 +756,12 @@ class Supervisor(Service):
         return Applied(
             definition.generation,
             definition.digest,
-            self._policies.setdefault(policy, policy),
+            self._policies.shared(policy, self._policies_in_use),
             definition.config.enabled,
         )
+
+    def _policies_in_use(self) -> Iterable[Policy]:
+        return (known.applied.policy for known in self.known.values() if known.applied is not None)
 
     def _forget(self, name: str, known: Known) -> None:
         """Nothing is left of the process; a file with a problem keeps its status."""
@@ -874,7 +877,7 @@ class Supervisor(Service):
         with contextlib.suppress(OSError):
             self.chronicle.history.prune(self.known)
         if self.settings.config not in self._problems:
-            self.output.attic.look()
+            self.output.tidy()
         for name in [name for name in self._earlier if name not in self.known]:
             del self._earlier[name]
             self.records.changed(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -25,7 +26,7 @@ class Output:
     """The output of the processes of the supervisor that it belongs to."""
 
     def __init__(self, colony: Supervisor, logs: str) -> None:
-        self._colony = colony
+        self._colony, self._logs = colony, logs
         state = colony.settings.state
         self._told: list[dict[str, Any]] = []  # what a keeper told of before it said what it holds
         self.attic = Attic(logs, colony.settings.log_budget, self._is_wanted, self._removed)
@@ -112,7 +113,22 @@ class Output:
 
     def _left(self, name: str) -> None:
         """All output of a process that was removed is where it was to go; its last lines are noted after this turn."""
-        self._colony.reactor.callLater(0, self._colony.guarded, self.attic.add, name)
+        self._colony.reactor.callLater(0, self._colony.guarded, self._put_away, name)
+
+    def _put_away(self, name: str) -> None:
+        self.attic.add(name)
+        self._forget_if_logless(name)
+
+    def _forget_if_logless(self, name: str) -> None:
+        """How far a log was forwarded stays as long as the log. Who never printed has none."""
+        if not self._is_wanted(name) and not os.path.lexists(f"{self._logs}/{name}"):
+            self.follower.forget_offsets(name)
+
+    def tidy(self) -> None:
+        """At our start: see to what there is of processes that are not."""
+        self.attic.look()
+        for name in self.follower.forwarded():
+            self._forget_if_logless(name)
 
     def _is_wanted(self, name: str) -> bool:
         return name in self._colony.known or self.follower.holds(name)

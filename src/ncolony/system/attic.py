@@ -12,16 +12,23 @@ from collections.abc import Callable
 _OURS = re.compile(r"current|current\.index|cuts|cuts\.new|[0-9]{20}\.(log|index|log\.gz|log\.gz\.new)")
 # The part of the budget of all logs that they may take together.
 SHARE = 4
+# And how many there may be, as of histories: a log of one line is small, but takes three blocks of a disk.
+MOST = 1000
 
 
 class Attic:
     """Knows what there is of them, and removes those that were removed longest ago."""
 
     def __init__(
-        self, logs: str, budget: int, is_wanted: Callable[[str], bool], removed: Callable[[str], None]
+        self,
+        logs: str,
+        budget: int,
+        is_wanted: Callable[[str], bool],
+        removed: Callable[[str], None],
+        most: int = MOST,
     ) -> None:
         """`is_wanted(name)`: a log that is not to be touched; `removed(name)` is called when one is removed."""
-        self._logs, self._most = logs, budget // SHARE
+        self._logs, self._most_bytes, self._most = logs, budget // SHARE, most
         self._is_wanted, self._removed = is_wanted, removed
         self._sizes: dict[str, int] = {}  # the one removed longest ago first
         self._total = 0
@@ -51,7 +58,7 @@ class Attic:
 
     def _trim(self) -> None:
         for name in list(self._sizes):
-            if self._total <= self._most:
+            if self._total <= self._most_bytes and len(self._sizes) <= self._most:
                 return
             self._total -= self._sizes.pop(name)
             # It may have come back meanwhile, or something may have been put there that is not ours.

@@ -376,6 +376,10 @@ class Follower:
         """The processes of which something is known."""
         return {key.partition("/")[0] for key in self._streams}
 
+    def forwarded(self) -> set[str]:
+        """The processes of which it is on disk how far their output was forwarded."""
+        return {key.partition("/")[0] for key in self._on_disk()}
+
     def when_idle(self, call: Callable[[], None]) -> None:
         """Call once everything known is forwarded, but for files that cannot be written or read, when tried again."""
         for reader in list(self._waiting):
