@@ -81,12 +81,16 @@ class Run:
         self._lock = _open_lock()
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         tag = f"{os.getpid()}-{next(_serial)}"
-        self.directory = Path(tempfile.gettempdir()) / f"bench-{tag}"
+        shared, disk = Path("/dev/shm"), Path(tempfile.gettempdir())
+        memory = shared if os.access(shared, os.W_OK) else disk
+        # In memory, where service directories and sockets are on most machines (/run), for all alike: what making and
+        # removing small files costs on a disk is that file system's, and what another run left to it. What is captured
+        # goes to the disk.
+        self.directory = (disk if capture else memory) / f"bench-{tag}"
         self.directory.mkdir(parents=True)
-        shared = Path("/dev/shm")
-        # For small files that are no part of the work, or that their program keeps in memory by itself.
-        self.memory_directory = (shared if os.access(shared, os.W_OK) else self.directory) / f"bench-{tag}"
-        self.memory_directory.mkdir()
+        # For small files that are no part of the work.
+        self.memory_directory = memory / f"bench-{tag}"
+        self.memory_directory.mkdir(exist_ok=True)
         self._path = self.memory_directory / "events"
         self.group = new_group(tag)
         self.events: list[Event] = []
