@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -45,10 +46,8 @@ class Journal:
 
     def forget(self, identity: str) -> None:
         """Remove the file; one that is gone already is fine."""
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(f"{self.directory}/{identity}")
-        except OSError:
-            pass
 
     def read(self) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         """Every instance on disk as (identity, {step: line}); torn lines are left out."""
@@ -78,21 +77,17 @@ def make_cgroup(directory: str) -> str:
 
 def _enter_cgroup(directory: str) -> None:
     """Go into a control group, if there is one."""
-    try:
+    with contextlib.suppress(OSError):
         if directory:
             with open(f"{directory}/cgroup.procs", "w") as file:
                 file.write("0")
-    except OSError:
-        pass
 
 
 def kill_cgroup(directory: str) -> None:
     """Kill everything in a control group (Linux 5.14)."""
-    try:
-        with open(f"{directory}/cgroup.kill", "w") as file:
-            file.write("1")
-    except OSError:
-        pass  # an older kernel; each process gets its signal all the same
+    # An older kernel does not do that; each process gets its signal all the same.
+    with contextlib.suppress(OSError), open(f"{directory}/cgroup.kill", "w") as file:
+        file.write("1")
 
 
 def remove_cgroup(directory: str) -> None:
