@@ -83,6 +83,7 @@ def one(data: bytes) -> None:
             _turn(keeper)
         finally:
             keeper.hang_up()
+            keeper.outputs.close()
             keeper.epoll.close()
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from bench import PYTHON, Bench, Line, Message, is_alive, state_of, wait_for
 
+from ncolony.keeper.kernel import peek
+
 KILL = signal.SIGKILL
 # Numbered lines of 100 bytes, as fast as they are taken.
 WRITER = """
@@ -548,3 +550,18 @@ def test_index_tells_when_late_output_came(bench: Bench, line: Line) -> None:
     assert first_beyond_one <= seen + 10_000_000
     assert entries[-1][0] == 14
     assert entries[-1][1] > seen + 90_000_000
+
+
+def test_a_look_into_a_fifo_takes_nothing(tmp_path: Path) -> None:
+    """What the keeper looks at to find the end of a line is still there, and looking at nothing does not block."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    fifo = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        assert peek(fifo, 100) == b""
+        os.write(fifo, b"a line\nand more")
+        assert peek(fifo, 100) == b"a line\nand more"
+        assert peek(fifo, 8) == b"a line\na"
+        assert os.read(fifo, 100) == b"a line\nand more"
+    finally:
+        os.close(fifo)

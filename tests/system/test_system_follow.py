@@ -70,8 +70,8 @@ class Desktop:
             if offset:
                 assert int((self.commits / name).read_bytes()) == offset  # on disk before it is told
 
-        def say(name: str, line: bytes, whole: bool, stream: str) -> None:
-            self.said.append((name, line, whole))
+        def say(name: str, lines: list[tuple[bytes, bool]], stream: str) -> None:
+            self.said += [(name, line, whole) for line, whole in lines]
 
         self.follower = Follower(
             self.desk.reactor, str(self.logs), str(self.commits), OwnLog(f"{self.commits}.note"), say, done

@@ -10,6 +10,7 @@ keeper that executed itself anew. A later supervisor connects to STATE/keeper.so
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 import fcntl
 import functools
@@ -49,8 +50,12 @@ if TYPE_CHECKING:
     from pump import Log
 
 _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
-# Splices per turn and log, orders per turn and exits per turn: a flood of one kind lets the others have theirs.
-_SPLICES, _ORDERS, _EXITS = 4, 64, 256
+# Orders per turn, exits per turn and seconds of output per turn: a flood of one kind lets the others have theirs.
+_ORDERS, _EXITS, _OUTPUT_S = 64, 256, 0.002
+# Splices for what an instance that has just died left in its FIFOs; the rest follows when its tree is empty.
+_SPLICES = 4
+# A loud instance whose FIFO holds less than this is left alone for a moment: one splice of much costs less than many.
+_WORTH, _REST_S = 1 << 18, 0.0002
 # Orders are read in pieces of this size: a thousand of them, taken apart at once, would be megabytes for good.
 _READ_AT_ONCE = 1 << 15
 # How long the exit status of an adopted instance is waited for after its death; whoever inherited it may never reap it.
@@ -58,8 +63,8 @@ _STATUS_WAIT_S = 2.0
 # In the middle of an exec a process has no environment, and nobody can tell whose it is: look again.
 _LOOK_AGAIN_S, _DOUBT_S = 0.005, 0.05
 # Descriptors that are not for instances: for what happens to them, such as reading /proc. And what is watched besides
-# them: who connects, the supervisor, SIGCHLD.
-_RESERVED, _OTHERS = 26, 3
+# them: who connects, the supervisor, SIGCHLD, output.
+_RESERVED, _OTHERS = 25, 4
 # What an intent takes over from the order.
 _INTENT = ("name", "number", "memo", "follow", "log", "stop", "scope", "notify", "uid", "ready")
 # Where there are no pidfds, what is not our child is looked at this often.
@@ -81,7 +86,10 @@ class Keeper:
         self.strays: dict[int, Instance] = {}  # pid of an orphan that is our child now -> the instance it belongs to
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
-        self.flows: dict[int, Pipe] = {}  # as `handlers`, for output: what thousands have takes no handler each
+        self.outputs = select.epoll()  # FIFOs, apart from the rest so that a flood of output takes one turn in many
+        self.pumped: dict[int, Pipe] = {}  # by their descriptors
+        self.waiting: list[int] = []  # of these, the ones with output that has still to be taken
+        self.watch(self.outputs.fileno(), self.take_output)
         self.later: list[tuple[float, int, Callable[[], None]]] = []  # a heap
         self.serial = itertools.count()
         self.peer: socket.socket | None = None
@@ -109,7 +117,7 @@ class Keeper:
         self.handlers[descriptor] = handler
 
     def unwatch(self, descriptor: int) -> None:
-        if self.flows.pop(descriptor, None) or self.handlers.pop(descriptor, None):
+        if self.handlers.pop(descriptor, None):
             self.epoll.unregister(descriptor)
 
     def run(self) -> None:
@@ -124,9 +132,7 @@ class Keeper:
                 continue
             for descriptor, _ in ready:
                 # An earlier event of the batch may have closed this descriptor: look it up, do not assume.
-                if pipe := self.flows.get(descriptor):
-                    self.attempt(functools.partial(self.pump, pipe))
-                elif handler := self.handlers.get(descriptor):
+                if handler := self.handlers.get(descriptor):
                     self.attempt(handler)
             if self.chores:
                 self.attempt(self.reap)
@@ -338,7 +344,7 @@ class Keeper:
 
     def room(self) -> int:
         """How many of these there are left."""
-        return self.descriptors()[1] + _OTHERS - len(self.handlers) - len(self.flows) - len(self.safe.sockets)
+        return self.descriptors()[1] + _OTHERS - len(self.handlers) - len(self.pumped) - len(self.safe.sockets)
 
     def make_room(self, wanted: int) -> bool:
         """Let go of pidfds, which are a help, where an instance needs the room; False when that is not enough."""
@@ -354,10 +360,8 @@ class Keeper:
 
     def note(self, instance: Instance, line: dict[str, Any]) -> None:
         """Add to the journal. On a full disk it is known to us alone, and to what the process itself tells."""
-        try:
+        with contextlib.suppress(OSError):
             self.journal.add(instance.identity, line)
-        except OSError:
-            pass
 
     def refuse(self, instance: Instance, why: str) -> None:
         self.close_fifos(instance)
@@ -534,8 +538,8 @@ class Keeper:
         if descriptor < 0:
             descriptor = os.open(self.fifo_path(pipe.name), os.O_RDWR | os.O_NONBLOCK)
         pipe.descriptor = descriptor
-        self.epoll.register(descriptor, _READ)
-        self.flows[descriptor] = pipe
+        self.pumped[descriptor] = pipe
+        self.outputs.register(descriptor, _READ)
 
     def pipes(self) -> dict[str, int]:
         """The FIFOs of instances that were started before us, opened. One that somebody removed harms no instance."""
@@ -553,21 +557,33 @@ class Keeper:
         self.ears.close(instance)
         for pipe in instance.pipes:
             if pipe.descriptor >= 0:
-                self.unwatch(pipe.descriptor)
+                self.outputs.unregister(pipe.descriptor)
+                del self.pumped[pipe.descriptor]
                 pipe.log.paused.discard(pipe.descriptor)
                 os.close(pipe.descriptor)
                 pipe.descriptor = -1
-            try:
+            with contextlib.suppress(OSError):
                 os.unlink(self.fifo_path(pipe.name))
-            except OSError:
-                pass
+
+    def take_output(self) -> None:
+        """Take from the FIFOs that have output, as far as that goes in this turn; the rest has the next one."""
+        until, moved, loud = time.monotonic() + _OUTPUT_S, 0, False
+        self.waiting = self.waiting or [descriptor for descriptor, _ in self.outputs.poll(0)]
+        while self.waiting and time.monotonic() < until:
+            # It may have been closed since, and its descriptor be another's.
+            if (pipe := self.pumped.get(self.waiting.pop())) is not None:
+                before, loud = pipe.log.end, loud or pipe.log.loud
+                self.attempt(functools.partial(self.pump, pipe))
+                moved += pipe.log.end - before
+        if loud and moved < _WORTH and not self.waiting:
+            time.sleep(_REST_S)
 
     def pump(self, pipe: Pipe) -> None:
         log, trouble = pipe.log, pipe.log.trouble
-        log.take(pipe.descriptor, _SPLICES)
+        log.take(pipe.descriptor, 1)
         if log.held_back() and pipe.descriptor not in log.paused:
             log.paused.add(pipe.descriptor)
-            self.epoll.modify(pipe.descriptor, 0)
+            self.outputs.modify(pipe.descriptor, 0)
         self.announce(log)
         if log.trouble != trouble:
             self.tell({"is": "trouble", "name": log.name, "why": log.trouble, "dropped": log.dropped})
@@ -575,7 +591,7 @@ class Keeper:
     def resume(self, log: Log) -> None:
         """Read again from the FIFOs that were left alone while their log was held back."""
         while log.paused:
-            self.epoll.modify(log.paused.pop(), _READ)
+            self.outputs.modify(log.paused.pop(), _READ)
 
     def announce(self, log: Log, last: bool = False) -> None:
         """Say that there is output to forward; again after the supervisor's answer, or at an instance's end."""
@@ -768,12 +784,7 @@ class Keeper:
                 if found.identity in ours:
                     self.by_session[found.pid] = instance
                 lived = time.monotonic() - instance.started  # at most: when it died, nobody saw
-                end = {
-                    "lived": lived,
-                    "at": time.time(),
-                    **found.end,
-                    **ours.get(found.identity, {}),
-                }
+                end = {"lived": lived, "at": time.time(), **found.end, **ours.get(found.identity, {})}
                 instance.alive, instance.end = False, end
                 ended.append(instance)
         for identity, intent in vanished.items():
@@ -895,10 +906,8 @@ def _bind(state: str) -> socket.socket:
     path = f"/proc/self/fd/{directory}/keeper.sock"
     if not os.path.isdir("/proc/self/fd"):
         path = f"{state}/keeper.sock"
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{state}/keeper.sock")
-    except FileNotFoundError:
-        pass
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o177)
     listener.bind(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -164,8 +165,6 @@ def _bind(address: str, uid: int | None) -> int:
 
 
 def _unlink(path: str) -> None:
-    try:
+    with contextlib.suppress(OSError):
         if path.startswith("/"):
             os.unlink(path)
-    except OSError:
-        pass

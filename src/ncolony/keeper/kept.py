@@ -14,8 +14,6 @@ ENTRY = struct.Struct("!QQ")
 # Offsets count a log's bytes from its first ever, and seek(2) takes no more.
 MOST_BYTES = (1 << 63) - 1
 ENDINGS = ("log", "log.gz", "index")
-# A log is counted in bytes from its first ever; seek(2) takes no more.
-MOST_BYTES = (1 << 63) - 1
 
 
 def older(directory: str) -> list[tuple[int, int]]:

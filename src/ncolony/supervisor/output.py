@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from ..decide.restart import Policy
 from ..system.attic import Attic
 from ..system.follow import Follower
-from ..system.own_log import OwnLog, say
+from ..system.own_log import OwnLog, say_all
 from ..system.sinks import Plan
 from .known import Known, from_text, while_running
 
@@ -31,7 +31,7 @@ class Output:
         self._told: list[dict[str, Any]] = []  # what a keeper told of before it said what it holds
         self.attic = Attic(logs, colony.settings.log_budget, self._is_wanted, self._removed)
         self.follower = Follower(
-            colony.reactor, logs, f"{state}/forwarded", OwnLog(f"{state}/forwarding"), say, self._forwarded,
+            colony.reactor, logs, f"{state}/forwarded", OwnLog(f"{state}/forwarding"), say_all, self._forwarded,
             self._file_trouble, self._lost, self._left,
         )  # fmt: skip
         self.follower.finish()

@@ -39,6 +39,7 @@ _BYTES_PER_TURN = 1 << 16
 _OPEN_AT_MOST = 64
 # While output goes on and on, what was set aside is looked through each time so much of it was forwarded.
 _COMPRESS_BYTES = 1 << 20
+Say = Callable[[str, list[tuple[bytes, bool]], str], None]
 # The ways of a stream.
 _LOG, _FILE = "log", "file"
 # Their commits are files in one directory: the way's and the stream's beginning of the name, then the process's name,
@@ -54,7 +55,7 @@ class _ToLog:
 
     trouble = ""
 
-    def __init__(self, own_log: OwnLog, say: Callable[[str, bytes, bool, str], None], split: Container[str]) -> None:
+    def __init__(self, own_log: OwnLog, say: Say, split: Container[str]) -> None:
         self._own_log, self._say, self._split = own_log, say, split
 
     def take(self, key: str, offset: int, data: bytes, finished: bool) -> int:
@@ -67,9 +68,8 @@ class _ToLog:
             stream = "stdout"
         self._own_log.about_to_say(key, offset, offset + taken, not lines[-1][1])
         reach("forward.noted")
-        for line, whole in lines:
-            self._say(name, line, whole, stream)
-            reach("forward.said")
+        self._say(name, lines, stream)
+        reach("forward.said")
         return taken
 
 
@@ -100,10 +100,10 @@ class _Stream:
 class Follower:
     """Forwards what the keeper wrote, a bounded piece per turn, each way of each stream in its turn.
 
-    `say(name, line, whole, stream)` is called for every line that goes to our log; `done(key, offset)` when everything
-    before `offset` went where it is to go; `trouble(key, text)` when a file cannot be written, and with "" when it can
-    be again; `lost(key, count)` when so many bytes were removed before they went anywhere; `left(name)` when nothing is
-    known any more of a name that was forgotten.
+    `say(name, lines, stream)` is called with lines that go to our log, each with whether it is whole;
+    `done(key, offset)` when everything before `offset` went where it is to go; `trouble(key, text)` when a file cannot
+    be written, and with "" when it can be again; `lost(key, count)` when so many bytes were removed before they went
+    anywhere; `left(name)` when nothing is known any more of a name that was forgotten.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Follower:
         logs: str,
         commits: str,
         own_log: OwnLog,
-        say: Callable[[str, bytes, bool, str], None],
+        say: Say,
         done: Callable[[str, int], None],
         trouble: Callable[[str, str], None] = lambda key, text: None,
         lost: Callable[[str, int], None] = lambda key, count: None,

@@ -9,6 +9,7 @@ from ..model.names import DECEPTIVE
 # A longer line is cut into pieces of this size, each but the last marked.
 LONGEST_LINE = 1 << 16
 # Shown escaped: everything below space but the tab, DEL, the C1 controls that terminals act on, and what deceives.
+_ASCII_CONTROL = bytes([*range(9), *range(11, 32), 127])
 _CONTROL = re.compile(f"[\x00-\x08\x0a-\x1f\x7f-\x9f{DECEPTIVE}]")
 
 
@@ -17,6 +18,14 @@ def escaped(line: str) -> str:
     return _CONTROL.sub(
         lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else f"\\u{ord(found[0]):04x}", line
     )
+
+
+def is_plain(lines: bytes) -> bool:
+    """Whether lines can be shown as they are: `escaped` would change none of them."""
+    if lines.isascii():
+        return len(lines.translate(None, _ASCII_CONTROL)) == len(lines)
+    text = lines.decode("utf-8", "backslashreplace")
+    return len(_CONTROL.findall(text)) == lines.count(b"\n")
 
 
 def whole_characters(piece: bytes) -> bytes:

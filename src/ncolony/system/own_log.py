@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import json.encoder
 import os
 import stat
 from collections.abc import Iterator
 from typing import IO, Annotated, Any
 
 import msgspec
-from twisted.logger import Logger, globalLogPublisher
+from twisted.logger import FileLogObserver, FilteringLogObserver, LogEvent, Logger, globalLogPublisher
 
 from ..keeper.kept import MOST_BYTES
-from .lines import LONGEST_LINE, escaped, whole_characters
+from .lines import LONGEST_LINE, escaped, is_plain, whole_characters
 
-_output = Logger(namespace="ncolony.output")
+_NAMESPACE = "ncolony.output"
+_output = Logger(namespace=_NAMESPACE)
+# Stands for a line in a record that many are made of; no name contains it.
+_ANY_LINE = "\0"
 # More than a piece can become in the log: every byte escaped, and 300 bytes around each line.
 _LONGEST_TAIL = 64 << 20
 _LONGEST_RECORD = 1 << 20
@@ -28,15 +32,69 @@ def say(name: str, line: bytes, whole: bool, stream: str = "") -> None:
     `stream`: "stdout" or "stderr", where the two are kept apart.
     """
     text = line.decode("utf-8", "backslashreplace")
-    shown = escaped(text)
+    _say(_output, name, text, escaped(text), whole, stream)
+
+
+def _say(logger: Logger, name: str, text: str, shown: str, whole: bool, stream: str) -> None:
     more: dict[str, Any] = {} if whole else {"partial": True}
     if stream:
         more["stream"] = stream
     if shown == text:
-        _output.info("[{tag}] {line}" if whole else "[{tag}] {line} …", tag=name, line=text, **more)
+        logger.info("[{tag}] {line}" if whole else "[{tag}] {line} …", tag=name, line=text, **more)
     else:
         template = "[{tag}] {shown}" if whole else "[{tag}] {shown} …"
-        _output.info(template, tag=name, line=text, shown=shown, **more)
+        logger.info(template, tag=name, line=text, shown=shown, **more)
+
+
+def say_all(name: str, lines: list[tuple[bytes, bool]], stream: str = "") -> None:
+    """Log these lines, each with whether it is whole: the same records as of `say`, all of the same time.
+
+    Where our log goes to one file, as Twisted writes it, they are made and written together: an event for each line
+    costs more than ten times as much.
+    """
+    observer = _only_observer()
+    data = b"\n".join([line for line, _ in lines])
+    if observer is not None and lines[-1][1] and is_plain(data):
+        text = data.decode("utf-8", "backslashreplace")
+        with contextlib.suppress(UnicodeEncodeError):  # nothing was written then
+            _write_all(observer, name, text, stream)
+            return
+    for line, whole in lines:
+        say(name, line, whole, stream)
+
+
+def _write_all(observer: Any, name: str, text: str, stream: str) -> None:
+    """Write whole, plain lines. Raises UnicodeEncodeError."""
+    events: list[LogEvent] = []
+    keep: Any = events.append
+    _say(Logger(namespace=_NAMESPACE, observer=keep), name, _ANY_LINE, _ANY_LINE, True, stream)
+    if not observer._shouldLogEvent(events[0]):
+        return
+    writer = observer._observer
+    record = writer.formatEvent(events[0])
+    around = record.split(json.dumps(_ANY_LINE))
+    if len(around) > 1:
+        encoded = map(json.encoder.encode_basestring_ascii, text.split("\n"))
+        said = "".join([line.join(around) for line in encoded])
+    else:
+        before, after = record.split(_ANY_LINE)
+        said = before + text.replace("\n", after + before) + after
+    with contextlib.suppress(OSError):  # a full disk: Twisted's observer is as helpless
+        writer._outFile.write(said if writer._encoding is None else said.encode(writer._encoding))
+        writer._outFile.flush()
+
+
+def _only_observer() -> Any:
+    """What Twisted writes our log with, if there is nothing else that events go to; else None.
+
+    Should the names change that Twisted keeps to itself, each line is an event again.
+    """
+    observers: list[Any] = getattr(globalLogPublisher, "_observers", [])
+    if len(observers) != 1 or type(observers[0]) is not FilteringLogObserver:
+        return None
+    writer = getattr(observers[0], "_observer", None)
+    known = hasattr(observers[0], "_shouldLogEvent") and hasattr(writer, "_outFile") and hasattr(writer, "_encoding")
+    return observers[0] if known and type(writer) is FileLogObserver else None
 
 
 class Piece(msgspec.Struct, frozen=True):
