@@ -29,10 +29,10 @@ while True:
 """
 PRINTERS = {"quiet": False, "loud": True}  # name -> whether its output is forwarded
 HALVES = ("supervisor", "keeper")
-# What was seen, this share more, and so much: a loaded machine takes apart what mostly comes together, such as what
-# inotify says of a rename, or two reports of the keeper. What was not there at all must not come.
+# What was seen, this share of it, and so much more: a loaded machine takes apart what mostly comes together, such as
+# what inotify says of a rename, or two reports of the keeper. What was not there at all must not come.
 SHARE = 1.3
-_MORE = {"calls": 6, "opens": 2, "wake-ups": 3, "bytes": 150}
+_MOST = {"calls": (1.2, 4), "opens": (1.0, 1), "wake-ups": (SHARE, 3), "bytes": (1.2, 100)}
 
 
 @dataclass
@@ -222,7 +222,8 @@ GROUPS: dict[str, list[Event]] = {
 
 def bound(seen: int, column: str) -> int:
     """The most that is allowed."""
-    return math.ceil(seen * SHARE) + _MORE[column] if seen else 0
+    share, more = _MOST[column]
+    return math.ceil(seen * share) + more if seen else 0
 
 
 def rows() -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 # what is soon to change again, a look at what a stop waits for, how many descriptors are left (`_TRANSIENT_S`, `_ASK_S`
 # and `_SHOWN_AFTER_S` in src/).
 _STILL_S = 1.2
-_PATIENCE_S = 60.0
+_PATIENCE_S = 40.0
 _LOOK_S = 0.05
 # "TID call(arguments) = result"; when another thread's line comes between, in two halves.
 _CALL = re.compile(rb"^(?:(\d+) +)?(\w+)\((.*)$")
@@ -94,7 +94,7 @@ class Meter:
         """Files of strace go to `directory`."""
         self.pid, self._log = pid, directory / f"strace-{pid}"
         self._tracer = attach(pid, self._log) if can_trace() else None
-        self._begun: dict[str, int] = {}
+        self._begun = self.counters()
 
     def close(self) -> None:
         """Leave the process alone."""
@@ -136,7 +136,7 @@ def wait_until_still(meters: Sequence[Meter]) -> None:
     """Wait until all of these have slept for a while, each with the counters that it had."""
     end, since, before = time.monotonic() + _PATIENCE_S, time.monotonic(), list[dict[str, int]]()
     while time.monotonic() - since < _STILL_S:
-        assert time.monotonic() < end, "they do not come to rest"
+        assert time.monotonic() < end, f"no rest: {[meter.cost().figures for meter in meters]}"
         now = [meter.counters() for meter in meters]
         if now != before or not all(meter.is_asleep() for meter in meters):
             before, since = now, time.monotonic()

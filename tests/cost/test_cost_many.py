@@ -23,6 +23,8 @@ PER_NEW_FILE = {
     "supervisor": {"calls": 24.6, "opens": 5.3, "bytes": 809.0},
     "keeper": {"calls": 20.3, "opens": 2.3, "bytes": 931.0},
 }
+# On a slow machine each shows a state first that mostly passes too soon: one more status is written.
+_ANOTHER = {"calls": 6, "opens": 1, "bytes": 580}
 PER_BEGINNING = {"calls": 25.3, "opens": 5.1}
 PER_STATUS = {"calls": 4.0, "opens": 1.0}
 PER_SCAN = 21
@@ -44,8 +46,8 @@ def under(directory: Path, calls: Iterable[Call]) -> Counter[str]:
 def per_process(figures: dict[str, int], count: int, seen: dict[str, float]) -> None:
     """Compare with what was seen for each of `count` processes."""
     found = {key: figures[key] / count for key in seen}
-    print("each", {k: figures[k] / count for k in figures})
-    assert all(found[key] <= seen[key] * SHARE for key in seen), f"{found}, {seen} was seen"
+    most = {key: seen[key] * SHARE + _ANOTHER[key] for key in seen}
+    assert all(found[key] <= most[key] for key in seen), f"{found}, {seen} was seen"
 
 
 def look_at_files(place: Place, cost: Cost) -> None:
@@ -151,6 +153,6 @@ def test_ctl_status_reads_the_status_of_each_process_once(places: list[Place]) -
         costs.append(cost.figures)
         read.append(sum(call.result for call in cost.named("read", "pread64")))
     more = {key: costs[1][key] - costs[0][key] for key in costs[0]}
-    per_process(more, SIZES[1] - SIZES[0], PER_STATUS)
+    assert {key: more[key] / (SIZES[1] - SIZES[0]) for key in PER_STATUS} == PER_STATUS
     written = sum(file.stat().st_size for file in (places[1].colony.state / "status").iterdir())
     assert read[1] - read[0] <= written
