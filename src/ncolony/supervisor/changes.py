@@ -80,12 +80,14 @@ class Changes:
         if names is None:
             self._read_all()
             self._depart()
+            self._colony.begin_now()
             return self._colony.apply()
         self._read([name for name in names if name in self._unread])
         if self._departing & names:
             self._depart()
         self._untangle()
         concerned = [one for name in names for one in (name, *self._colony.definitions.processes(name))]
+        self._colony.begin_now(concerned)
         self._colony.pending, rest = self._colony.pending & set(concerned), self._colony.pending - set(concerned)
         applied = self._colony.apply()
         self._colony.pending |= rest

@@ -81,6 +81,8 @@ _SPEAKING = (State.STARTING, State.RUNNING)
 _LATE_S = 0.02
 # Before anything is known of what runs, a wish to end waits this long for a keeper.
 _KEEPER_WAIT_S = 10.0
+# While more instances than these are being started, no more are begun with.
+_STARTS = 64
 # Objects made, and not gone at once, between two looks for cycles of the youngest.
 _ALLOCATIONS = 10_000
 # What was applied of the config directory is written down this much later at the latest.
@@ -112,6 +114,8 @@ class Supervisor(Service):
         self.pending: set[str] = set()  # names whose file was read and not applied yet
         self._applied: dict[str, object] = {}  # what was written down of that
         self._applying: Any = None
+        self._beginning: dict[str, Event] = {}  # processes that there were when we began, and what has them begin
+        self._begins = False
         self._were_up: set[str] = set()  # names that run again when a supervisor starts after a clean end
         self.orphans = Orphans(self._note_orphan)
         self._by_pid: dict[int, str] = {}  # pid -> name, of instances that run
@@ -702,6 +706,7 @@ class Supervisor(Service):
 
     def _apply(self, name: str, known: Known) -> None:
         """Make the process agree with its definition."""
+        self.begin_now([name])
         self.records.changed(name)
         self.notifier.status()
         self._memory.concern(name)
@@ -799,6 +804,7 @@ class Supervisor(Service):
                 _log.failure("cannot go on with one thing; the others are not concerned")
             self.drain_events()
         self._prompt = False
+        self._begin_some()
         self.changes.go_on()
         self.ordering.go_on()
 
@@ -874,6 +880,12 @@ class Supervisor(Service):
             self.apply()
         for name, known in self.known.items() if self.quitting else ():
             self.ordering.define(name, known)  # who is to end before whom
+        beginning = dict(self.events)
+        if not (held or self.quitting or self._desk.is_asked) and len(beginning) == len(self.events):
+            # Nothing is there, and all begins: so much at a time that nobody has to hold a thousand orders.
+            self._beginning, self.events = beginning, deque()
+            for name in self._beginning:
+                self.records.leave(name)
         self.events += told
         self.output.forget_strangers()
         with contextlib.suppress(OSError):
@@ -892,9 +904,26 @@ class Supervisor(Service):
             self.drain_events()
             self.quitting = False
             self.quit()
-        self.notifier.begun()
-        self.reactor.callLater(0, self.guarded, self.descriptors.begin)  # once all were tried
+        self._begins = True
+        self.reactor.callLater(0, self.guarded, self._begin_some)
         self.reactor.callLater(0, self._scan_periodically)
+
+    def _begin_some(self) -> None:
+        """Have some more of the processes begin that there were when we did, as fast as the keeper gets on with it."""
+        while self._beginning and self.hands.agreed and len(self.hands.starting) < _STARTS:
+            self.begin_now([next(iter(self._beginning))])
+        if self._begins and not self._beginning:
+            self._begins = False
+            self.notifier.begun()
+            self.descriptors.begin()
+
+    def begin_now(self, names: Iterable[str] | None = None) -> None:
+        """Have these processes begin, or all, whose turn would come later: somebody wants something of them."""
+        for name in list(self._beginning) if names is None else names:
+            if (event := self._beginning.pop(name, None)) is not None:
+                self.events.append((name, event))
+                self.drain_events()
+                self.records.see_to(name)
 
     def _meet(self, one: dict[str, Any]) -> None:
         """An instance that the keeper holds: ours already, or to be adopted."""
@@ -1245,6 +1274,7 @@ class Supervisor(Service):
 
     def quit(self) -> None:
         """Stop every process and then ourselves; asked again, skip to KILL."""
+        self.begin_now()
         again, self._asked = self.quitting and self._asked, True
         if not self.quitting:
             _log.info("stopping every process: {live} run", live=self._live)

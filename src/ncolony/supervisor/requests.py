@@ -47,6 +47,11 @@ class Desk:
         """Whether an earlier supervisor was killed while it carried out a shutdown."""
         return bool(self._shutdowns)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether something is still to be done that an earlier supervisor was asked for."""
+        return bool(self._unfinished)
+
     def take(self, file_name: str, message: Message) -> None:
         """Do what a message asks for, and answer it; whatever goes wrong, the next message has its turn."""
         try:

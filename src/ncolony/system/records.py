@@ -106,6 +106,16 @@ class Records:
         if not self._unwritten:
             self._problem("status", "")
 
+    def leave(self, name: str) -> None:
+        """Its file is not to be written: soon something will be different, and `see_to` is called."""
+        self._dirty.pop(name, None)
+        self._transient.pop(name, None)
+
+    def see_to(self, name: str) -> None:
+        """Its file was left alone and is due now, if nothing has been different since."""
+        if name not in self._dirty and name not in self._transient:
+            self.changed(name)
+
     def settle(self, names: Iterable[str]) -> None:
         """Write those of these that are due."""
         for name in names:
