@@ -382,7 +382,7 @@ class TestHinted:
 
     def test_a_listing_that_failed_is_made_up_for(self, tmp_path: Path) -> None:
         """When there was no descriptor to list with, what has come meanwhile is found at the next scan."""
-        directory = self.quiet(tmp_path)
+        self.quiet(tmp_path)
         put(tmp_path / "new", b"2")
         deadline = time.monotonic() + 20
         while time.time_ns() - os.stat(tmp_path).st_ctime_ns < 100_000_000:
@@ -442,7 +442,7 @@ class TestHinted:
         assert directory.links == set()
 
     def test_a_file_with_another_name_elsewhere(self, tmp_path: Path) -> None:
-        """Who writes by that other name changes the file without a word about this one: it is looked at as a link is."""
+        """Who writes by that other name changes it without a word about this one: it is looked at as a link is."""
         place = tmp_path / "conf"
         place.mkdir()
         directory = self.quiet(place)

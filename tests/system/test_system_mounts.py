@@ -37,7 +37,10 @@ def at(point: str, kind: str, root: str = "/") -> str:
         ("/conf", [ROOT, at("/conf", "tmpfs")], True),
         ("/conf", [ROOT, at("/conf", "overlay"), at("/proc", "proc")], True),
         # Of files on other machines, and of kinds that nobody here has heard of, who knows.
-        *(("/conf", [ROOT, at("/conf", kind)], False) for kind in ("nfs4", "cifs", "9p", "fuse.sshfs", "virtiofs", "new")),
+        *(
+            ("/conf", [ROOT, at("/conf", kind)], False)
+            for kind in ("nfs4", "cifs", "9p", "fuse.sshfs", "virtiofs", "new")
+        ),
         ("/srv/a/conf", [ROOT, at("/srv", "nfs4")], False),
         ("/srv/a/conf", [ROOT, at("/srv", "nfs4"), at("/srv/a", "ext4")], True),
         ("/srv/a/conf", [ROOT, at("/srv/a", "ext4"), at("/srv", "nfs4")], True),

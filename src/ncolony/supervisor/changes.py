@@ -42,7 +42,7 @@ class Changes:
         except OSError as error:
             self._colony.cannot_read(self._path, error)
             return
-        if self._colony.problem(self._path, ""):
+        if names is None and self._colony.problem(self._path, ""):
             self._departing |= set(self._colony.definitions) - self._directory.seen.keys() - self._unread.keys()
 
     def begin(self) -> None:
