@@ -182,6 +182,8 @@ def test_a_file_removed_before_a_message(colony: Colony) -> None:
     assert colony.wait_for_answer(messages[1])["state"] == "done"
     colony.wait_until_forgotten("web")
     all_run(colony, list(many(200)))
+    reasons = [one["reason"] for one in events(colony) if (one["event"], one["name"]) == ("stopping", "web")]
+    assert reasons == ["its file was removed"]
 
 
 def test_three_hundred_removed(colony: Colony) -> None:
