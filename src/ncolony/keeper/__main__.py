@@ -613,6 +613,7 @@ class Keeper:
                 pipe.log.take(pipe.descriptor, 64, patient=False)
                 if pipe.log.end > pipe.since:
                     pipe.log.cut()
+        self.ears.hear_out(instance)
         self.over.append(instance)
 
     # exits

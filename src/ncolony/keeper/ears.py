@@ -58,10 +58,14 @@ class Ears:
         key = NOTIFY + instance.identity
         if key in self.safe.held:
             self.keeper.unwatch(self.safe.held[key])
-            self.hear(instance, 64)
             self.safe.drop(key)
         if instance.notify:
             _unlink(notify_address(self.keeper.state, instance.identity))
+
+    def hear_out(self, instance: Instance) -> None:
+        """What it said last, before its end is told."""
+        if NOTIFY + instance.identity in self.safe.held:
+            self.hear(instance, 64)
 
     def close_pipe(self, instance: Instance) -> None:
         """It has said that it is ready, or never will."""

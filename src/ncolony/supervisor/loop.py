@@ -57,7 +57,7 @@ from .definitions import Definitions, Source
 from .descriptors import Descriptors
 from .known import Known, Settings, as_text, exit_in, from_text, memory_of, policy_of, while_running
 from .memory import MemoryWatch
-from .ordering import Ordering
+from .ordering import PORTION, Ordering
 from .output import Output
 from .replacing import Replacing
 from .requests import Desk
@@ -800,11 +800,13 @@ class Supervisor(Service):
             self.drain_events()
         self._prompt = False
         self.changes.go_on()
+        self.ordering.go_on()
 
     def _on_anything(self, message: dict[str, Any]) -> None:
         """What a keeper of a later version says is not for us."""
 
     def _on_lost(self, message: dict[str, Any]) -> None:
+        self.ordering.portion_done()
         self.hands.rescue(self.instances.keys() - {known.identity for known in self.known.values() if known.pid})
         self.orphans.reap()
         if self._left:
@@ -1111,7 +1113,10 @@ class Supervisor(Service):
         self.hands.flush()
 
     def _on_signalled(self, message: dict[str, Any]) -> None:
-        self._desk.signalled(message["ack"], message["done"])
+        if message["ack"] == PORTION:
+            self.ordering.portion_done()
+        else:
+            self._desk.signalled(message["ack"], message["done"])
 
     def _on_notify(self, message: dict[str, Any]) -> None:
         """An instance says something of itself; see keeper/ears.py."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,11 @@ from .known import Known
 
 if TYPE_CHECKING:
     from .loop import Supervisor
+
+# So many are restarted at a time where a thousand are to be: each is down for as long as its own restart takes, and not
+# until the keeper gets round to it. Whoever is slow to stop keeps nobody waiting. And what the keeper says when it has
+# done that; no message has such a name.
+_AT_ONCE, PORTION = 32, ".portion"
 
 
 class Ordering:
@@ -28,6 +34,8 @@ class Ordering:
         self._going: set[str] = set()  # that have just been told so
         self._looks: dict[str, float] = {}  # processes to look at again when it is so late
         self._begun = False  # whether it is known what runs
+        self._queue: deque[str] = deque()  # of those that are held, the ones that nobody needs: their turn is to come
+        self._awaited = False  # the keeper has still to do what those were told that had theirs
 
     # starting
 
@@ -144,8 +152,33 @@ class Ordering:
                 self._reconsider(dependent)
         needs = {name: self._needs(name) for name in self._after}
         at_once = circles(needs) if needs else {}
-        for name in [name for name in told if name in at_once or not self._is_needed(name)]:
-            self._let_go(name)
+        going = [name for name in told if name in at_once or not self._is_needed(name)]
+        if isinstance(event, lifecycle.Restart):
+            self._queue.extend(going)
+            self.go_on()
+        else:
+            for name in going:
+                self._let_go(name)
+
+    def go_on(self) -> None:
+        """Have some more restarted, if now is the time: whose turn comes later runs until then.
+
+        It is when the keeper has done what it was told, and does not have much to start.
+        """
+        hands = self._colony.hands
+        if not self._queue or self._awaited or not hands.agreed or len(hands.starting) >= _AT_ONCE:
+            return
+        for name in [self._queue.popleft() for _ in range(min(len(self._queue), _AT_ONCE))]:
+            if name in self._held:
+                self._let_go(name)
+        self._colony.drain_events()
+        if self._queue:
+            self._awaited = True
+            hands.call_back(PORTION)
+
+    def portion_done(self) -> None:
+        """The keeper has come so far, or is gone."""
+        self._awaited = False
 
     def drop(self) -> None:
         """Nobody is spared any more: what is to come now comes to all at once."""

@@ -352,6 +352,10 @@ class Hands:
         """
         self.order({"do": "signal", "id": identity, "signal": number, "scope": scope, "wake": wake, "ack": ack})
 
+    def call_back(self, word: str) -> None:
+        """Have the keeper say that word when it has done what it was told until now: `signalled`, as to nobody."""
+        self.order({"do": "signal", "id": "", "signal": 0, "scope": "process", "ack": word})
+
     def forget(self, identity: str) -> None:
         """We have taken note of the exit."""
         reach("forget.before")
