@@ -45,7 +45,7 @@ def _check_definition(found: Definition, data: bytes) -> None:
     assert msgspec.convert(msgspec.to_builtins(policy), Policy) == policy
     found.text.decode()
     try:
-        pack(launch.order(found, _SURROUNDINGS, {}))
+        pack(launch.order(found.config, _SURROUNDINGS, {}))
     except launch.Impossible as impossible:
         assert is_one_line(str(impossible)), str(impossible)
 

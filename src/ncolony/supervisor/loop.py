@@ -388,7 +388,7 @@ class Supervisor(Service):
             self.descriptors.take(name, known)
             gifts, variables = giving.gifts(definition.config, known.file, self.settings.state, identity)
             ours = self._environment(name, identity, known, definition)
-            order = launch.order(definition, self.surroundings, ours | variables) | gifts
+            order = launch.order(definition.config, self.surroundings, ours | variables) | gifts
             policy = known.process.policy  # type: ignore[union-attr]
             memo = [definition.generation, definition.digest, as_text(policy)]
             order |= {"name": name, "number": number, "memo": memo, "cgroup": self.settings.cgroup}

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..model.config import Definition, ProcessConfig
+from ..model.config import ProcessConfig
 from ..model.names import printable
 from ..model.variables import parse_variables
 from .files import Unreadable, read_small
@@ -53,12 +53,11 @@ class Owner(msgspec.Struct, frozen=True):
     groups: tuple[int, ...] | None = None
 
 
-def order(definition: Definition, surroundings: Surroundings, extra: dict[str, str]) -> dict[str, Any]:
+def order(config: ProcessConfig, surroundings: Surroundings, extra: dict[str, str]) -> dict[str, Any]:
     """The order to start one instance, without its identity. `extra` is environment that only we can know.
 
     :raises Impossible: when the user, group or program does not exist.
     """
-    config = definition.config
     owner = find_owner(config.uid, config.gid)
     cwd = os.path.join(surroundings.cwd, config.cwd or "")
     env = environment(config, surroundings.environ, cwd) | extra

@@ -55,7 +55,7 @@ def order_of(
         launch.environment(config, surroundings.environ, os.path.join(surroundings.cwd, config.cwd or ""))
     except launch.Impossible as impossible:
         raise Foreign(str(impossible)) from None
-    return launch.order(msgspec.structs.replace(definition, config=config), surroundings, extra)
+    return launch.order(config, surroundings, extra)
 
 
 class Run:
