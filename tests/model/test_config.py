@@ -722,6 +722,11 @@ def test_little_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(recent.configs) == 512
     assert recent.size == sum(map(len, recent.configs))
     assert written(x=499) in recent.configs
+    for _ in range(2):  # once known, again unknown, known
+        define("web", written(x=499))
+        define("web", written(x=-1))
+    assert recent.size == sum(map(len, recent.configs))
+    assert len(recent.configs) == 512
     newest = [defined(written(x=number, y="x" * 1_000_000)) for number in range(40)]
     assert 6_000_000 < recent.size <= 8 << 20
     assert recent.size == sum(map(len, recent.configs))
