@@ -1,7 +1,7 @@
 #!/bin/sh
-# The real services that tests/services runs: say which are missing, or install them where that can be done unasked, as
-# root on Debian and its like. Nothing that is installed here is started, now or at the next boot.
-# Always ends with 0: a test that misses its service says so and is skipped.
+# The real services that tests/services runs, and strace, with which tests/cost counts: say which are missing, or install
+# them where that can be done unasked, as root on Debian and its like. Nothing that is installed here is started, now or
+# at the next boot. Always ends with 0: a test that misses its program says so and is skipped.
 set -u
 PATH=$PATH:/usr/sbin:/sbin
 LIMIT_S=300
@@ -9,6 +9,7 @@ LIMIT_S=300
 # What is needed, and the Debian package that has it.
 needed() {
     cat <<'PAIRS'
+strace strace
 nginx nginx-light
 redis-server redis-server
 redis-cli redis-tools
@@ -60,5 +61,5 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     rm -f "$log"
 fi
 wanted=$(missing | tr '\n' ' ')
-[ -z "$wanted" ] || echo "skipped: tests of real services that are not installed: $wanted"
+[ -z "$wanted" ] || echo "skipped: tests with programs that are not installed: $wanted"
 exit 0

@@ -666,7 +666,7 @@ class Keeper:
         if end.get("signal") == signal.SIGKILL and not instance.killed:
             if (kills := _oom_kills()) > self.out_of_memory:
                 end["oom"] = True
-            self.out_of_memory = kills
+            self.looked_for_oom, self.out_of_memory = time.monotonic(), kills
         return end
 
     def ended(self, instance: Instance, end: dict[str, Any]) -> None:

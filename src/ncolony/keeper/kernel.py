@@ -25,7 +25,8 @@ _KILL_AT = os.environ.get("NCOLONY_KILL_AT")
 PASSED_ON = {name: os.environ[name] for name in ("NCOLONY_WITHOUT", "NCOLONY_KILL_AT") if name in os.environ}
 
 _PR_SET_CHILD_SUBREAPER = 36
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+# What a file of the kernel's gives at a time, and more than a line, or a word, of one that is `Asked`.
+_PAGE, _LINE = os.sysconf("SC_PAGE_SIZE"), 64
 # Of all architectures, as every system call that is newer than Linux 5.0.
 _SYS_PIDFD_GETFD = 438
 # PIDFD_GET_INFO (Linux 6.13; exit status since 6.15): _IOWR(0xFF, 11, struct pidfd_info), and its bits.
@@ -115,7 +116,7 @@ class Asked:
         found = b""
         while part := os.pread(self._descriptor, self._most, len(found)):
             found += part
-            if len(part) < _PAGE // 2:
+            if len(part) < _PAGE - _LINE:
                 break  # it gives a page, but for a line that does not fit, as long as there is more
         return found
 
