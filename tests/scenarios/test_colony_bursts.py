@@ -250,6 +250,40 @@ def test_the_directory_goes_and_comes_back(colony: Colony, way: str, message: di
     all_run(colony, names)
 
 
+@pytest.mark.parametrize("way", ["directory", "link"])
+def test_a_directory_in_place_of_a_file(colony: Colony, way: str) -> None:
+    """A directory defines no process, nor does a link to one: what the file defined goes."""
+    colony.put("web", LASTING)
+    colony.start("--frequency", "1000")
+    colony.wait_until_running("web")
+    with held(colony):
+        colony.remove("web")
+        if way == "directory":
+            (colony.config / "web").mkdir()
+        else:
+            (colony.config / "web").symlink_to("/")
+    colony.wait_until_forgotten("web")
+    colony.scan()
+    assert colony.known() == set()
+
+
+def test_a_directory_that_is_away_for_a_moment(colony: Colony) -> None:
+    """Files that are removed and, with their directory, back at once were never gone."""
+    names = list(many(100))
+    drop(colony, many(100))
+    colony.start("--frequency", "0.3")
+    pids = all_run(colony, names)
+    for _ in range(5):
+        place = prepare(colony, many(100))
+        shutil.rmtree(colony.config)
+        while not problems(colony):
+            pass  # a moment later it is too late
+        place.rename(colony.config)
+        colony.wait_for(lambda: not problems(colony), "it is looked at")
+    assert all_run(colony, names, instance=1) == pids
+    assert not [one for one in events(colony) if one["event"] in ("stopping", "gone")]
+
+
 def test_another_directory_in_its_place(colony: Colony) -> None:
     """A directory that takes the place of the former in one moment is what counts from then on, and is watched."""
     names = list(many(100))

@@ -141,5 +141,9 @@ class Changes:
             return
         reach("removed.noticed")
         for name in departing:
+            path = f"{self._path}/{name}"
+            if os.path.lexists(path) and not os.path.isdir(path):
+                self._unread[name] = None  # it is back, perhaps in a new directory that nobody has told of yet
+                continue
             self._colony.note_all(self._colony.definitions.remove(name) | self._colony.strange(name))
         self._untangle()
