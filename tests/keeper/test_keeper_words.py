@@ -53,9 +53,23 @@ def test_when_each_of_many_started(bench: Bench, line: Line, way: dict[str, Any]
         assert (record["pid"], record["began"]) == (started["pid"], began)
 
 
+# A child that lives until it is killed, or its parent is gone.
+CHILD = """
+import os
+here, there = os.pipe()
+def child():
+    pid = os.fork()
+    if not pid:
+        os.close(there)
+        os.read(here, 1)
+        os._exit(0)
+    return pid
+"""
+
+
 def in_keeper(script: str) -> str:
     """What a script prints that imports the keeper's modules as it does."""
-    code = f"import sys; sys.path.insert(0, {str(KEEPER)!r})\n{script}"
+    code = f"import sys; sys.path.insert(0, {str(KEEPER)!r})\n{CHILD}{script}"
     done = subprocess.run([*PYTHON, code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -64,12 +78,7 @@ def in_keeper(script: str) -> str:
 def test_when_the_tick_has_passed(bench: Bench) -> None:
     """A start that may have been in the next tick is looked up, as is everything where the clocks do not agree."""
     script = (
-        "import os, time, tree\n"
-        "def child():\n"
-        "    pid = os.fork()\n"
-        "    if not pid:\n"
-        "        time.sleep(1000)\n"
-        "    return pid\n"
+        "import os, tree\n"
         "pids = []\n"
         "for _ in range(300):\n"
         "    since = tree.ticks()\n"
@@ -92,16 +101,13 @@ def test_when_the_tick_has_passed(bench: Bench) -> None:
 def test_a_file_that_is_asked_again(tmp_path: Path) -> None:
     """A file of the kernel's is opened once, and says at each time what it says then, also more than a page of it."""
     script = (
-        "import ctypes, os, time, kernel\n"
+        "import os, kernel\n"
         "asked = kernel.Asked(f'/proc/{os.getpid()}/task/{os.getpid()}/children', 1 << 20)\n"
         "pids = []\n"
         "def found(): return [int(word) for word in asked.read().split()]\n"
         "for count in (0, 1, 2, 300, 1500):\n"
         "    while len(pids) < count:\n"
-        "        pid = os.fork()\n"
-        "        if not pid:\n"
-        "            time.sleep(1000)\n"
-        "        pids.append(pid)\n"
+        "        pids.append(child())\n"
         "    assert found() == pids, (count, len(found()))\n"
         "number = asked._descriptor\n"
         "assert not os.get_inheritable(number)\n"

@@ -240,9 +240,9 @@ def test_the_directory_goes_and_comes_back(colony: Colony, way: str, message: di
     prepare(colony, many(50)).rename(colony.config)
     if message is not None:
         assert colony.send({"type": "SCAN"})["state"] == "done"
+    colony.wait_for(lambda: not problems(colony), "it is looked at")
     colony.wait_for(lambda: not colony.known() & {*names[50:]}, "the others are gone")
     assert are_running(colony, names[:50]) == []
-    assert problems(colony) == []
     colony.wait_until_dead(*(pids[name] for name in names[50:]))
     drop(colony, many(100))
     if message is not None:
