@@ -10,6 +10,7 @@ import string
 import sys
 from collections.abc import Callable
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ncolony.model.config as config_module
 from ncolony.model.conditions import After, Check, Ready, Schedule, Socket
 from ncolony.model.config import (
     KNOWN_KEYS,
@@ -472,6 +474,29 @@ def test_nesting_at_the_edge_is_a_problem_too(around: Callable[[bytes], bytes], 
     assert Problem in kinds
 
 
+def below(depth: int, call: Callable[[], Any]) -> Any:
+    """What `call` returns when it is called from so many calls further down."""
+    return below(depth - 1, call) if depth else call()
+
+
+@pytest.mark.parametrize("number", [b"1", b"1" * 30], ids=["msgspec", "json"])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_what_was_good_once_is_so_wherever_it_is_asked_for(opening: bytes, closing: bytes, number: bytes) -> None:
+    """However deeply a good file is nested, who asks what it says may have come any way to do so."""
+    good = 0
+    for depth in [*range(195, 205), *range(300, sys.getrecursionlimit(), 7)]:
+        found = define("web", b'{"args": ["a"], "x": ' + opening * depth + number + closing * depth + b"}")
+        if isinstance(found, Problem):
+            assert found.why == "nested too deeply"
+            continue
+        good = depth
+        forget_all()
+        assert below(300, lambda found=found: found.config.args) == ("a",)  # type: ignore[misc]
+    assert good == 199  # with the object around it two hundred
+    wide = define("web", b'{"args": ["a"], "x": [' + b",".join([b"[{}]"] * 1000) + b"]}")
+    assert isinstance(wide, Definition)
+
+
 def test_huge_files_are_read() -> None:
     """Size alone is no problem: a long argument, and many variables, are kept whole."""
     args, env = ["x" * 900_000], {f"V{number}": "y" * 50 for number in range(10_000)}
@@ -639,6 +664,76 @@ def test_every_key_is_live_or_not() -> None:
     """The two tables of changes together leave no key out."""
     assert {*LIVE, *(key for key, _ in OTHER)} >= KNOWN_KEYS
     assert not {*LIVE} & {key for key, _ in OTHER}
+
+
+def forget_all() -> None:
+    """Have every text looked into anew."""
+    for number in range(600):
+        define("web", b'{"args": ["forget", "%d"]}' % number)
+
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+BLOCKS = [
+    block.encode()
+    for page in sorted(DOCS.rglob("*.md"))
+    for block in re.findall(r"^```json\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+]
+EXAMPLES = [block for block in BLOCKS if isinstance(define("web", block), Definition)]
+ONLY_JSON = [
+    b'{"args": ["a"], "x": 123456789012345678901234567890}',
+    b'{"args": ["a"], "threshold": 3, "x": [1e400, -1e400, {"y": 1e999}]}',
+    b'{"args": ["a"], "x": 1e400, "env": {"A": "1"}, "env": {"A": "2"}}',
+]
+
+
+@pytest.mark.parametrize("data", [*EXAMPLES, *ONLY_JSON])
+def test_what_it_says_is_the_same_each_time(data: bytes) -> None:
+    """What a definition says is made of its text when it is asked for, and equal to what it was when it was read."""
+    found = define("web", data)
+    assert isinstance(found, Definition)
+    at_first = found.config
+    assert found.config is at_first
+    content = {key: value for key, value in json.loads(data).items() if key in KNOWN_KEYS}
+    assert at_first == msgspec.convert(content, ProcessConfig)
+    forget_all()
+    assert found.config is not at_first
+    assert found.config == at_first
+    assert found.text == data
+
+
+@pytest.mark.parametrize(("key", "value", "decoded"), GOOD)
+def test_good_values_are_the_same_each_time(key: str, value: Any, decoded: Any) -> None:
+    """That holds for each key."""
+    found = defined(written(**{key: value}))
+    config_module._recent.configs.clear()
+    assert getattr(found.config, key) == decoded
+
+
+def test_examples_are_there() -> None:
+    """There are some in the documentation."""
+    assert len(EXAMPLES) >= 5
+
+
+def test_little_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was looked into lately is remembered, within bounds by number and by size, and each text once."""
+    monkeypatch.setattr(config_module, "_recent", recent := config_module._Recent())
+    for number in range(2000):
+        define("web", written(x=number % 1500))
+    assert len(recent.configs) == 512
+    assert recent.size == sum(map(len, recent.configs))
+    assert written(x=499) in recent.configs
+    for _ in range(2):  # once known, again unknown, known
+        define("web", written(x=499))
+        define("web", written(x=-1))
+    assert recent.size == sum(map(len, recent.configs))
+    assert len(recent.configs) == 512
+    newest = [defined(written(x=number, y="x" * 1_000_000)) for number in range(40)]
+    assert 6_000_000 < recent.size <= 8 << 20
+    assert recent.size == sum(map(len, recent.configs))
+    assert newest[-1].config is newest[-1].config
+    for _ in range(100):
+        assert newest[-1].config == newest[0].config
+    assert recent.size == sum(map(len, recent.configs)) <= 8 << 20
 
 
 def test_the_text_is_kept_as_it_is() -> None:

@@ -615,6 +615,53 @@ def test_a_keeper_of_the_protocol_before(colony: Colony) -> None:
     assert colony.keeper_pid() == keeper
 
 
+# As it was before what the keeper only keeps became text: its parts.
+PARTS = {
+    "supervisor/loop.py": [
+        ("as_text(policy)]", "msgspec.to_builtins(policy)]"),
+        ('{"follow": as_text(log)}', '{"follow": msgspec.to_builtins(log)}'),
+    ],
+    "keeper/instance.py": [
+        ('_kept_once(intent.get("memo"))', 'intent.get("memo")'),
+        ('_kept_once(intent.get("follow"))', 'intent.get("follow")'),
+    ],
+}
+
+
+@pytest.mark.parametrize("keeper_dies", [False, True], ids=["upgraded", "killed"])
+def test_what_an_older_version_had_kept(colony: Colony, keeper_dies: bool) -> None:
+    """What a process was started from, and what becomes of its output, is known to the next version as it was kept."""
+    release, trigger = Release(colony), colony.root / "trigger"
+    for module, changes in PARTS.items():
+        for old, new in changes:
+            release.edit(module, old, new)
+    file = colony.root / "web.out"
+    colony.put("web", {"args": colony.payload("web", "tick", 0.01), "log": {"stdout": str(file)}})
+    colony.put("once", {"args": colony.payload("once", "leave_when", 7, trigger), "restart": "never"})
+    release.start()
+    pids = {name: colony.wait_until_running(name) for name in ("web", "once")}
+    colony.wait_for(lambda: file.exists() and b"tick 3\n" in file.read_bytes(), "its output is written")
+    keeper = colony.keeper_pid() or 0
+    colony.kill()
+    if keeper_dies:
+        os.kill(keeper, signal.SIGKILL)
+    # From now on nothing but what the keeper kept says how it is to be restarted.
+    (colony.state / "status" / "once").unlink()
+    colony.put("once", b"broken")
+    colony.start()
+    colony.scan()
+    assert (colony.keeper_pid() == keeper) is not keeper_dies
+    for name, pid in pids.items():
+        assert colony.wait_until_running(name, instance=1) == pid
+    trigger.touch()
+    colony.wait_for_status("once", state="EXITED", instance=1)
+    assert colony.send({"type": "STOP", "name": "web"})["state"] == "done"
+    last = int(colony.wait_for_notes("web", beginning="last ")[0].split()[1])
+    colony.wait_for(lambda: ticks(file.read_text().splitlines())[-1:] == [last], "the last line is in its file")
+    assert ticks(file.read_text().splitlines()) == list(range(1, last + 1))
+    assert "Traceback" not in colony.log()
+
+
 def _of_another_protocol(release: Release, protocol: int, same_code: bool) -> None:
     """Make the release's keeper speak another protocol, and tell things that nobody knows."""
     ours = release.code()

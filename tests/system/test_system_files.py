@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import inotify_simple
@@ -278,6 +279,258 @@ class TestDirectory:
         )
         done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=30)
         assert done.stdout == "Permission denied\n", done.stderr
+
+
+class TestHinted:
+    """Directory where the kernel tells of changes: `look` is called for them, and the others have their turn"""
+
+    ROUNDS = 6  # scans in which every file has had its turn, as the docstring of `scan` says
+
+    def hinted(self, directory: Directory) -> dict[str, bytes | str | None]:
+        """What so many scans tell together."""
+        told: dict[str, bytes | str | None] = {}
+        for _ in range(self.ROUNDS):
+            told |= entries(directory.scan(hinted=True))
+        return told
+
+    def quiet(self, place: Path, count: int = 20) -> Directory:
+        """A directory with so many files, nothing of which has changed lately."""
+        for number in range(count):
+            put(place / f"f{number:02}", b"1")
+        directory = Directory(str(place), is_ignored)
+        settle(directory)
+        self.settle_listing(directory)
+        return directory
+
+    @staticmethod
+    def settle_listing(directory: Directory) -> None:
+        """Wait until the directory itself has not changed lately, and was listed since."""
+        deadline = time.monotonic() + 20
+        while time.time_ns() - os.stat(directory.path).st_ctime_ns < 100_000_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        directory.scan(hinted=True)
+
+    def test_every_file_has_its_turn(self, tmp_path: Path) -> None:
+        """A change that nobody spoke of is found in six scans, each of which looks at a few files only."""
+        directory = self.quiet(tmp_path)
+        for number in range(20):
+            put(tmp_path / f"f{number:02}", b"22")
+        found: list[str] = []
+        for _ in range(self.ROUNDS):
+            new = directory.scan(hinted=True).keys() - {*found}  # those found lately are in doubt, and come again
+            assert 2 <= len(new) <= 4
+            found += new
+        assert sorted(found) == sorted(os.listdir(tmp_path))
+
+    def test_turns_while_files_come_and_go(self, tmp_path: Path) -> None:
+        """No file is passed over for good because others come and go."""
+        directory = self.quiet(tmp_path)
+        put(tmp_path / "f19", b"22")
+        seen: dict[str, bytes | str | None] = {}
+        for number in range(4 * self.ROUNDS):
+            put(tmp_path / f"new{number}")
+            (tmp_path / f"f{number % 10:02}").unlink(missing_ok=True)
+            seen |= entries(directory.scan(hinted=True))
+        assert seen["f19"] == b"22"
+
+    @pytest.mark.parametrize("hinted", [True, False])
+    def test_come_and_gone(self, tmp_path: Path, hinted: bool) -> None:
+        """Files that come or go change the directory, which is then listed: they are told of at once."""
+        directory = self.quiet(tmp_path)
+        put(tmp_path / "new", b"2")
+        (tmp_path / "f03").unlink()
+        (tmp_path / "f04").rename(tmp_path / "f05")
+        told = entries(directory.scan(hinted))
+        assert (told["new"], told["f03"], told["f04"]) == (b"2", None, None)
+        assert "f03" not in directory.seen
+        assert entries(directory.scan(hinted)).keys() <= {"new", "f05"}
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+    def test_an_unchanged_directory_is_not_listed(self, tmp_path: Path) -> None:
+        """As long as the directory is as it was it is not opened; without hints it is, every time."""
+        directory = self.quiet(tmp_path)
+        with inotify_simple.INotify(nonblocking=True) as opened:
+            opened.add_watch(tmp_path, inotify_simple.flags.OPEN | inotify_simple.flags.ONLYDIR)
+            assert self.hinted(directory) == {}
+            assert directory.differing(hinted=True) == []
+            assert [one for one in opened.read(timeout=0) if not one.name] == []
+            assert directory.scan() == {}
+            assert [one for one in opened.read(timeout=0) if not one.name] != []
+
+    def test_a_directory_that_changed_lately_is_listed_again(self, tmp_path: Path) -> None:
+        """What comes in the same tick as the last listing is found all the same."""
+        directory = self.quiet(tmp_path)
+        for number in range(50):
+            put(tmp_path / f"new{number}")
+            assert f"new{number}" in directory.scan(hinted=True)
+
+    def test_another_directory_in_its_place(self, tmp_path: Path) -> None:
+        """A directory that has taken the place is listed, though its times may be the same."""
+        place, other = tmp_path / "conf", tmp_path / "other"
+        place.mkdir()
+        directory = self.quiet(place)
+        other.mkdir()
+        put(other / "f00", b"other")
+        os.utime(other, ns=(os.stat(place).st_atime_ns, os.stat(place).st_mtime_ns))
+        place.rename(tmp_path / "away")
+        other.rename(place)
+        told = self.hinted(directory)
+        assert told.pop("f00") == b"other"
+        assert len(told) == 19
+        assert set(told.values()) == {None}
+
+    def test_a_listing_that_failed_is_made_up_for(self, tmp_path: Path) -> None:
+        """When there was no descriptor to list with, what has come meanwhile is found at the next scan."""
+        self.quiet(tmp_path)
+        put(tmp_path / "new", b"2")
+        deadline = time.monotonic() + 20
+        while time.time_ns() - os.stat(tmp_path).st_ctime_ns < 100_000_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        script = (
+            f"import sys, os, resource; sys.path.insert(0, {SOURCE!r})\n"
+            "from ncolony.system.files import Directory\n"
+            f"directory = Directory({str(tmp_path)!r}, lambda name: False)\n"
+            "limit = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))\n"
+            "try: directory.scan(hinted=True)\n"
+            "except OSError as error: print(error.strerror)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, limit)\n"
+            "print(len(directory.scan(hinted=True)))\n"
+        )
+        done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=30)
+        assert done.stdout == "Too many open files\n21\n", done.stderr
+
+    def test_links_are_always_looked_at(self, tmp_path: Path) -> None:
+        """What a link leads to may change without a word: each scan looks, and `differing_links` does at any time."""
+        place = tmp_path / "conf"
+        place.mkdir()
+        directory = self.quiet(place)
+        put(tmp_path / "target", b"1")
+        (place / "link").symlink_to("../target")
+        assert entries(directory.look(["link"])) == {"link": b"1"}
+        settle(directory)
+        for number in range(2, 5):
+            assert directory.differing_links() == []
+            put(tmp_path / "target", b"%d" % number)
+            assert directory.differing_links() == ["link"]
+            assert "link" in directory.differing(hinted=True)
+            assert entries(directory.scan(hinted=True))["link"] == b"%d" % number
+            settle(directory)
+        (tmp_path / "target").unlink()
+        assert directory.differing_links() == ["link"]
+        assert entries(directory.look(["link"])) == {"link": "a symbolic link to nothing"}
+        (place / "link").unlink()
+        assert entries(directory.look(["link"])) == {"link": None}
+        assert directory.differing_links() == []
+
+    def test_a_file_that_becomes_a_link_and_back(self, tmp_path: Path) -> None:
+        """It is known from the look, without a listing."""
+        place = tmp_path / "conf"
+        place.mkdir()
+        directory = self.quiet(place)
+        put(tmp_path / "target", b"1")
+        (tmp_path / "new").symlink_to("target")
+        (tmp_path / "new").rename(place / "f00")
+        directory.look(["f00"])
+        put(tmp_path / "target", b"22")
+        assert directory.differing_links() == ["f00"]
+        put(tmp_path / "plain", b"333").rename(place / "f00")
+        assert entries(directory.look(["f00"])) == {"f00": b"333"}
+        settle(directory)
+        assert directory.links == set()
+
+    def test_a_file_with_another_name_elsewhere(self, tmp_path: Path) -> None:
+        """Who writes by that other name changes it without a word about this one: it is looked at as a link is."""
+        place = tmp_path / "conf"
+        place.mkdir()
+        directory = self.quiet(place)
+        os.link(put(tmp_path / "other", b"1"), place / "web")
+        assert entries(directory.look(["web"])) == {"web": b"1"}
+        settle(directory)
+        assert directory.differing_links() == []
+        (tmp_path / "other").write_bytes(b"22")
+        assert directory.differing_links() == ["web"]
+        assert entries(directory.scan(hinted=True))["web"] == b"22"
+        settle(directory)  # lists it anew
+        (tmp_path / "other").write_bytes(b"333")
+        assert directory.differing_links() == ["web"]
+        (tmp_path / "other").unlink()
+        directory.look(["web"])
+        settle(directory)
+        assert directory.links == set()
+
+    def test_differing_reads_nothing_and_settles_nothing(self, tmp_path: Path) -> None:
+        """It names what `scan` would tell, however often it is asked, until that is read."""
+        directory = self.quiet(tmp_path)
+        put(tmp_path / "f00", b"22")
+        put(tmp_path / "new")
+        (tmp_path / "f01").unlink()
+        for _ in range(3):
+            assert sorted(directory.differing()) == ["f00", "f01", "new"]
+        assert sorted(entries(directory.look(directory.differing()))) == ["f00", "f01", "new"]
+        settle(directory)
+        assert directory.differing() == []
+
+    def test_differing_with_hints(self, tmp_path: Path) -> None:
+        """What has come and is not read yet is named at least once in six times."""
+        directory = self.quiet(tmp_path)
+        put(tmp_path / "f07", b"22")
+        named = [name for _ in range(self.ROUNDS) for name in directory.differing(hinted=True)]
+        assert named == ["f07"]
+        put(tmp_path / "new")
+        assert "new" in directory.differing(hinted=True)
+
+    def test_what_was_read_in_doubt_is_looked_at_again(self, tmp_path: Path) -> None:
+        """A file that had just been written when it was read may have changed in the same tick: every scan looks."""
+        directory = self.quiet(tmp_path)
+        (tmp_path / "f00").write_bytes(b"--")
+        directory.look(["f00"])
+        for number in range(50):
+            (tmp_path / "f00").write_bytes(b"%02d" % number)
+            assert "f00" in directory.differing(hinted=True)
+            assert entries(directory.scan(hinted=True))["f00"] == b"%02d" % number
+
+    def test_a_signature_has_all_that_counts(self, tmp_path: Path) -> None:
+        """Another size, another inode, other times, also of the inode alone: each is a change."""
+        directory = self.quiet(tmp_path, 4)
+        paths = [tmp_path / f"f{number:02}" for number in range(4)]
+        put(paths[0], b"22")
+        put(tmp_path / ".x", b"1").rename(paths[1])
+        os.utime(paths[2], (LONG_AGO + 1, LONG_AGO + 1))
+        paths[3].write_bytes(b"9")
+        os.utime(paths[3], (LONG_AGO, LONG_AGO))  # as it was, but for the time of that
+        assert sorted(directory.differing()) == sorted(path.name for path in paths)
+
+    @as_root
+    def test_strictness_is_asked_for_each_time(self, tmp_path: Path) -> None:
+        """A directory that anybody may write from now on is looked at as a whole, whatever the kernel told."""
+        for number in range(20):
+            put(tmp_path / f"f{number:02}", b"1")
+        directory = Directory(str(tmp_path), is_ignored, strict=True)
+        settle(directory)
+        self.settle_listing(directory)
+        tmp_path.chmod(0o777)
+        assert len(directory.differing(hinted=True)) == 20
+        told = entries(directory.scan(hinted=True))
+        assert len(told) == 20
+        assert all("anybody may write" in str(why) for why in told.values())
+        tmp_path.chmod(0o755)
+        assert set(entries(directory.scan(hinted=True)).values()) == {b"1"}
+        assert len(directory.seen) == 20
+
+    def test_missing(self, tmp_path: Path) -> None:
+        """A directory that is away is an error for a hinted scan too, and what was known stays so."""
+        place = tmp_path / "conf"
+        place.mkdir()
+        directory = self.quiet(place)
+        place.rename(tmp_path / "away")
+        for call in (directory.scan, directory.differing):
+            with pytest.raises(FileNotFoundError):
+                call(True)
+        (tmp_path / "away").rename(place)
+        assert self.hinted(directory) == {}
 
 
 class TestStrict:

@@ -262,7 +262,7 @@ def test_order(tmp_path: Path) -> None:
     keys = {"args": ["sh", "-c", "true"], "env": {"A": "1"}, "cwd": "below", "umask": "027"}
     definition = define("web", json.dumps(keys).encode())
     assert not isinstance(definition, Problem), definition
-    found = order(definition, around, {"NCOLONY_NAME": "web"})
+    found = order(definition.config, around, {"NCOLONY_NAME": "web"})
     assert found["path"] == found["argv"][0] == "/bin/sh"
     assert found["argv"][1:] == ["-c", "true"]
     assert found["env"] == {"A": "1", "NCOLONY_NAME": "web"}
@@ -288,5 +288,5 @@ def test_why_it_cannot_be_started_is_one_printable_line() -> None:
     found = define("web", b'{"args": ["x"], "env_file": "/\\u001b[31m\\n"}')
     assert isinstance(found, Definition)
     with pytest.raises(Impossible) as caught:
-        order(found, Surroundings({}, "/", 0o22, None), {})
+        order(found.config, Surroundings({}, "/", 0o22, None), {})
     assert str(caught.value) == r"cannot read env_file: /\x1b[31m\n: No such file or directory"

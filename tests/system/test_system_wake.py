@@ -233,3 +233,157 @@ def test_close(desk: Desk, tmp_path: Path) -> None:
     watch.watcher.close()
     assert len(os.listdir("/proc/self/fd")) == before
     assert watch.watcher not in desk.reactor.getReaders()
+
+
+class Two:
+    """A watcher of two directories, what it said in order, and what a caller took meanwhile."""
+
+    def __init__(self, desk: Desk, root: Path) -> None:
+        self.desk, self.places = desk, (root / "conf", root / "messages")
+        self.said: list[tuple[str, Names]] = []
+        self.watcher = Watcher(desk.reactor, self._hear)
+        self.on_said: Callable[[str], None] = lambda name: None
+        for place in self.places:
+            place.mkdir()
+            self.watcher.arm(str(place))
+        self.said.clear()
+
+    def _hear(self, directory: str, names: Names) -> None:
+        name = os.path.basename(directory)
+        self.said.append((name, names))
+        self.on_said(name)
+
+    def take(self, which: int = 0) -> Names:
+        return self.watcher.take(str(self.places[which]))
+
+
+@pytest.fixture
+def two(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
+    """Directories of which everything is told, whatever they lie on."""
+    monkeypatch.setattr("ncolony.system.mounts.tells_of_changes", lambda directory: True)
+    found = Two(desk, tmp_path)
+    yield found
+    found.watcher.close()
+
+
+def test_taken_is_what_has_happened(two: Two) -> None:
+    """What has happened up to now can be taken at any moment, once, and is not said again."""
+    assert two.take() == set()
+    _drop(two.places[0])
+    (two.places[0] / "z").write_bytes(b"")
+    assert {"a", "z"} <= (two.take() or set())
+    assert two.take() == set()
+    two.desk.settle()
+    assert two.said == []
+    _drop(two.places[0])
+    two.desk.until(lambda: two.said, "it is said")
+    assert two.said[0][0] == "conf"
+
+
+def test_what_is_not_taken_is_said_later(two: Two) -> None:
+    """Who takes what has changed in one directory keeps nobody from hearing of the other."""
+    (two.places[1] / "m").write_bytes(b"")
+    _drop(two.places[0])
+    assert "a" in (two.take() or set())
+    assert two.said == []  # not in the middle of what the caller does
+    two.desk.until(lambda: two.said, "it is said")
+    assert two.said == [("messages", {"m"})]
+
+
+def test_taken_while_it_is_said(two: Two) -> None:
+    """What a message leads to may take the changes of the other directory, later ones too: said is only the rest."""
+    taken: list[Names] = []
+
+    def take(name: str) -> None:
+        if name == "messages":
+            (two.places[0] / "late").write_bytes(b"")
+            taken.append(two.take())
+
+    two.on_said = take
+    (two.places[1] / "m").write_bytes(b"")
+    (two.places[0] / "early").write_bytes(b"")
+    two.desk.until(lambda: two.said, "it is said")
+    two.desk.settle()
+    assert two.said == [("messages", {"m"})]
+    assert taken == [{"early", "late"}]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_order_between_directories(two: Two, first: int) -> None:
+    """The directory in which something happened first is told of first."""
+    for which in (first, 1 - first, first):
+        (two.places[which] / "x").write_bytes(b"1")
+    two.desk.until(lambda: len(two.said) == 2, "both are said")
+    assert [name for name, _ in two.said] == [two.places[first].name, two.places[1 - first].name]
+
+
+def test_taken_after_its_end(two: Two) -> None:
+    """Of a directory that is gone, or was replaced and is not watched yet, nobody knows what has changed."""
+    assert two.watcher.is_told(str(two.places[0]))
+    (two.places[0] / "a").write_bytes(b"")
+    assert two.take() == {"a"}
+    shutil.rmtree(two.places[0])
+    assert two.take() is None
+    two.places[0].mkdir()
+    two.desk.settle()
+    assert not two.watcher.is_told(str(two.places[0]))
+    assert two.take() is None
+    two.watcher.arm(str(two.places[0]))
+    _drop(two.places[0])
+    assert "a" in (two.take() or set())
+
+
+def test_anything_that_was_said_is_not_made_less(two: Two) -> None:
+    """That anything may have changed stays so though more names are said before it is passed on."""
+    two.places[0].chmod(0o700)
+    _drop(two.places[0])
+    assert two.take() is None
+    _drop(two.places[0])
+    assert two.take() is not None
+
+
+def test_overflow_keeps_what_was_said(two: Two) -> None:
+    """When events were lost anything may have changed, in every directory, also where names were said before."""
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if most > 50_000:
+        pytest.skip("the queue is very long here")
+    (two.places[1] / "m").write_bytes(b"")
+    here = os.open(two.places[0], os.O_RDONLY)
+    _drop(two.places[0])
+    names = ["a", "b"]
+    for number in range(most // 2 + 100):
+        os.rename(names[number % 2], names[1 - number % 2], src_dir_fd=here, dst_dir_fd=here)
+    os.close(here)
+    assert two.take() is None
+    two.desk.until(lambda: two.said, "it is said")
+    two.desk.settle()
+    assert two.said == [("messages", None)]
+    _drop(two.places[0])
+    assert "a" in (two.take() or set())
+
+
+def test_where_not_everything_is_told(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel may keep something to itself, or there is no inotify, anything may have changed: it is said."""
+    monkeypatch.setattr("ncolony.system.mounts.tells_of_changes", lambda directory: False)
+    watch = Two(desk, tmp_path)
+    assert not watch.watcher.is_told(str(watch.places[0]))
+    _drop(watch.places[0])
+    assert watch.take() is None
+    desk.until(lambda: watch.said, "it is said")
+    watch.watcher.close()
+    assert watch.take() is None
+    monkeypatch.setenv("NCOLONY_WITHOUT", "inotify")
+    monkeypatch.setattr("ncolony.system.mounts.tells_of_changes", lambda directory: True)
+    without = Watcher(desk.reactor, lambda directory, names: None)
+    without.arm(str(tmp_path))
+    assert without.take(str(tmp_path)) is None
+    assert not without.is_told(str(tmp_path))
+
+
+def test_nothing_is_said_after_the_end(two: Two) -> None:
+    """A watcher that was closed while something was still to be said harms nobody."""
+    (two.places[1] / "m").write_bytes(b"")
+    two.take()
+    two.watcher.close()
+    two.desk.settle()
+    assert two.said in ([], [("messages", {"m"})])

@@ -170,24 +170,42 @@ class Definition(msgspec.Struct, frozen=True):
     @property
     def config(self) -> ProcessConfig:
         """What it says. Made of the text when it is asked for: kept for thousands it would take a kilobyte each."""
-        if (config := _recent.get(self.text)) is None:
-            content = _content(self.text)
-            config = _recall(self.text, _config_of(content))
+        if (config := _recent.configs.get(self.text)) is None:
+            config = _recent.keep(self.text, _config_of(_content(self.text)))
         return config
 
 
 KNOWN_KEYS = frozenset(ProcessConfig.__struct_fields__)
 
 
-_MOST_RECENT = 512
-_recent: dict[bytes, ProcessConfig] = {}  # the texts that were looked into last, oldest first
+# Deeper than this no file is nested (JSON's own use is a handful): its text is looked into again by whoever asks for
+# `config`, at whatever depth of our own calls, and each level counts against the interpreter's limit of these.
+_DEEPEST = 200
+# So many, and so many bytes of text: a file may have a MiB.
+_MOST_RECENT, _MOST_BYTES = 512, 8 << 20
 
 
-def _recall(text: bytes, config: ProcessConfig) -> ProcessConfig:
-    if len(_recent) >= _MOST_RECENT:
-        del _recent[next(iter(_recent))]
-    _recent[text] = config
-    return config
+class _Recent:
+    """What the texts mean that were looked into last."""
+
+    def __init__(self) -> None:
+        self.configs: dict[bytes, ProcessConfig] = {}  # oldest first
+        self.size = 0  # of the texts
+
+    def keep(self, text: bytes, config: ProcessConfig) -> ProcessConfig:
+        """Remember it, instead of others that are older."""
+        if text in self.configs:
+            return config
+        while self.configs and (len(self.configs) >= _MOST_RECENT or self.size + len(text) > _MOST_BYTES):
+            oldest = next(iter(self.configs))
+            del self.configs[oldest]
+            self.size -= len(oldest)
+        self.configs[text] = config
+        self.size += len(text)
+        return config
+
+
+_recent = _Recent()
 
 
 def _content(data: bytes) -> Any:
@@ -202,6 +220,19 @@ def _content(data: bytes) -> Any:
         if "out of range" not in str(error):
             raise
         return json.loads(data, parse_constant=_no_constant)
+
+
+def _is_deep(data: bytes, content: object) -> bool:
+    """Whether it is nested deeper than is borne everywhere; `data` has as many brackets at least."""
+    if data.count(b"[") + data.count(b"{") <= _DEEPEST:
+        return False
+    level: list[Any] = [content]
+    for _ in range(_DEEPEST + 1):
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return False
+        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+    return True
 
 
 def _config_of(content: dict[str, Any]) -> ProcessConfig:
@@ -222,6 +253,8 @@ def define(name: str, data: bytes) -> Definition | Problem:
     """The definition in `data`, or the Problem with the file `name`. Never raises."""
     try:
         content = _content(data)
+        if _is_deep(data, content):
+            raise RecursionError
     except (ValueError, RecursionError) as error:
         return Problem(name, "", _why_not_json(data, error))
     if not isinstance(content, dict):
@@ -238,7 +271,7 @@ def define(name: str, data: bytes) -> Definition | Problem:
         digest, generation = _digest(meant), _digest(_without_live_keys(meant))
     except (msgspec.EncodeError, UnicodeEncodeError, RecursionError) as error:
         return Problem(name, "", f"holds a value that cannot be text: {error}")
-    _recall(data, config)
+    _recent.keep(data, config)
     return Definition(data, generation, generation if generation == digest else digest, tuple(_warnings(content)))
 
 

@@ -42,7 +42,7 @@ class Changes:
         except OSError as error:
             self._colony.cannot_read(self._path, error)
             return
-        if self._colony.problem(self._path, ""):
+        if names is None and self._colony.problem(self._path, ""):
             self._departing |= set(self._colony.definitions) - self._directory.seen.keys() - self._unread.keys()
 
     def begin(self) -> None:
@@ -143,5 +143,9 @@ class Changes:
             return
         reach("removed.noticed")
         for name in departing:
+            path = f"{self._path}/{name}"
+            if os.path.lexists(path) and not os.path.isdir(path):
+                self._unread[name] = None  # it is back, perhaps in a new directory that nobody has told of yet
+                continue
             self._colony.note_all(self._colony.definitions.remove(name) | self._colony.strange(name))
         self._untangle()

@@ -243,6 +243,7 @@ class Desk:
         if taken.outcome is not Outcome.OPEN:
             del self._rolling[file_name]
             state = "done" if taken.outcome is Outcome.DONE else "failed"
+            self._colony.records.settle(rolling.since)
             self._colony.inbox.answer(file_name, Answer(accepted=True, state=state, why=taken.why, names=answer.names))
         elif taken.again is not None:
             self._colony.reactor.callLater(max(0.0, taken.again - now), self._colony.guarded, self._roll, file_name)

@@ -107,6 +107,7 @@ class Directory:
         self.path, self.ignored, self.strict = path, ignored, strict
         self.seen: dict[str, _Signature | None] = {}
         self.links: set[str] = set()  # names that are links: what these lead to may change without a word
+        self._shared: set[str] = set()  # those of them whose file has other names: it may be changed by one of these
         self._open_to_all = ""
         self._listed: _Signature | None = None  # the directory itself, when it was listed
         self._round = 0
@@ -158,10 +159,11 @@ class Directory:
         gone: Iterable[str] = ()
         new: set[str] = set()
         if not hinted or exact != self._listed:
-            self._listed = None if _is_racy(found) else exact
+            self._listed = None  # should this go wrong
             with os.scandir(self.path) as listing:
                 present = {entry.name: entry.is_symlink() for entry in listing if not self.ignored(entry.name)}
-            self.links = {name for name, is_link in present.items() if is_link}
+            self._listed = None if _is_racy(found) else exact
+            self.links = {name for name, is_link in present.items() if is_link} | (self._shared & present.keys())
             if not hinted:
                 return present, self.seen.keys() - present.keys()
             gone, new = self.seen.keys() - present.keys(), present.keys() - self.seen.keys()
@@ -189,6 +191,7 @@ class Directory:
             if entry is None:
                 self.seen.pop(name, None)
                 self.links.discard(name)
+                self._shared.discard(name)
             else:
                 self.seen[name] = entry.signature
 
@@ -206,6 +209,11 @@ class Directory:
         exact = _signature(found)
         if exact == known:
             return _SAME
+        if found.st_nlink > 1:
+            self._shared.add(name)
+            self.links.add(name)
+        else:
+            self._shared.discard(name)
         signature = None if _is_racy(found) else exact
         return self._entry(path, found, signature)
 

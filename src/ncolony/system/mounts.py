@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 # Whoever changes a file there does so through our kernel. Not so where files are shared with other machines.
 _LOCAL = {b"ext2", b"ext3", b"ext4", b"xfs", b"btrfs", b"f2fs", b"zfs", b"tmpfs", b"ramfs", b"overlay"}
@@ -14,20 +15,27 @@ def tells_of_changes(directory: str) -> bool:
     It tells nothing of what other machines do, and of a file that is a mount of its own (as `docker run -v FILE:FILE`
     makes them), it tells who watches that file's own directory.
     """
-    here = os.fsencode(os.path.realpath(directory))
-    best, kind = b"", b""
     try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            for line in file:
-                # proc(5): ID, parent, major:minor, root, mount point, options …, "-", type, …
-                before, _, after = line.partition(b" - ")
-                point = _unescaped(before.split(b" ")[4])
-                if point.startswith(here + b"/"):
-                    return False
-                if _is_within(here, point) and len(point) >= len(best):
-                    best, kind = point, after.split(b" ", 1)[0]
+        with open("/proc/self/mountinfo", "rb") as table:
+            return _tells(table, os.fsencode(os.path.realpath(directory)))
     except (OSError, IndexError):
         return False
+
+
+def _tells(table: Iterable[bytes], here: bytes) -> bool:
+    """The same by the lines of such a table (proc(5)) and the real path.
+
+    :raises IndexError: for lines of another kind.
+    """
+    best, kind = b"", b""
+    for line in table:
+        # ID, parent, major:minor, root, mount point, options …, "-", type, …
+        before, _, after = line.partition(b" - ")
+        point = _unescaped(before.split(b" ")[4])
+        if point.startswith(here.rstrip(b"/") + b"/") and point != here:
+            return False
+        if _is_within(here, point) and len(point) >= len(best):
+            best, kind = point, after.split(b" ", 1)[0]
     return kind in _LOCAL
 
 
@@ -39,4 +47,4 @@ def _unescaped(point: bytes) -> bytes:
     """A path as it is: blanks and the like are written in octal."""
     if b"\\" not in point:
         return point
-    return point.decode("latin-1").encode("latin-1").decode("unicode_escape").encode("latin-1")
+    return point.decode("unicode_escape").encode("latin-1")
