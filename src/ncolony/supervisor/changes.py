@@ -60,6 +60,7 @@ class Changes:
             self._untangle()
         if self._colony.adopted:
             self._colony.apply(_AT_ONCE)
+            self._colony.drain_promptly()
         self.go_on()
 
     def go_on(self) -> None:

@@ -1183,7 +1183,14 @@ class Supervisor(Service):
         self.drain_events()
         return applied
 
+    def drain_promptly(self) -> None:
+        """The same for what no message has asked for: orders are sent before it is written down what they mean."""
+        self._prompt = True
+        self.drain_events()
+        self._prompt = False
+
     def drain_events(self) -> None:
+        """Work off what has happened."""
         while self.events:
             name, event = self.events.popleft()
             try:
