@@ -333,8 +333,8 @@ class Scene:
         else:
             reached.unlink()
         if self.victims == VICTIMS["both"]:
-            # What ends at the same time may have ended just before.
-            self.unattended.append((since - (1.0 if self.quiet or operation == "end" else 0.0), time.time()))
+            # What ends at the same time may have ended just before, and no keeper has got round to it.
+            self.unattended.append((since - (1.0 if self.quiet or operation == "end" else 0.2), time.time()))
         assert next(course, None) is None
 
     # operations
