@@ -104,7 +104,7 @@ class Changes:
             self._unread.pop(name, None)
         changed = self._directory.look(names)
         for name in in_order(changed):
-            self._read_one(name, changed[name])
+            self._colony.attempt(self._read_one, name, changed[name])
         if self._departing and (self._departure is None or not self._departure.active()):
             self._depart_later()
 

@@ -333,12 +333,16 @@ class Supervisor(Service):
 
     def guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call, then do what follows from it. Nothing that goes wrong with one process or file ends the loop."""
+        self.attempt(call, *arguments)
+        self.settle_turn()
+        self._set_wake_up()
+
+    def attempt(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call; whatever goes wrong with this is told, and the others are not concerned."""
         try:
             call(*arguments)
         except Exception:  # noqa: BLE001
             _log.failure("cannot go on with one thing; the others are not concerned")
-        self.settle_turn()
-        self._set_wake_up()
 
     def settle_turn(self) -> None:
         """Work off what was queued, and send and write what comes of it."""
@@ -687,7 +691,7 @@ class Supervisor(Service):
         self.pending.difference_update(names)
         for name in names:
             if (known := self.known.get(name)) is not None:
-                self._apply(name, known)
+                self.attempt(self._apply, name, known)
         if self._applying is None and self.definitions.summary() != self._applied:
             self._applying = self.reactor.callLater(_APPLIED_S, self.guarded, self._write_applied)
         self._judge_at(None)
@@ -797,16 +801,16 @@ class Supervisor(Service):
         """Do what follows from each message before the next; what is written and sent comes of all together."""
         for left, message in enumerate(messages, 1 - len(messages)):
             self._prompt = left == 0
-            try:
-                message = checked(message)
-                getattr(self, "_on_" + message["is"], self._on_anything)(message)
-            except Exception:  # noqa: BLE001
-                _log.failure("cannot go on with one thing; the others are not concerned")
+            self.attempt(self._hear_one, message)
             self.drain_events()
         self._prompt = False
         self._begin_some()
         self.changes.go_on()
         self.ordering.go_on()
+
+    def _hear_one(self, message: dict[str, Any]) -> None:
+        message = checked(message)
+        getattr(self, "_on_" + message["is"], self._on_anything)(message)
 
     def _on_anything(self, message: dict[str, Any]) -> None:
         """What a keeper of a later version says is not for us."""
