@@ -115,7 +115,9 @@ class Ours(NColony):
         self._told: INotify | None = None
 
     def definition(self, argv: Argv) -> dict[str, object]:
-        return {"args": argv, "log": {"forward": False}} if self.capture == "files" else {"args": argv}
+        # Limits on kept size are raised for all, so that nothing is deleted before it is counted.
+        log = {"forward": self.capture == "events", "keep": 1000}
+        return {"args": argv, "log": log} if self.capture else {"args": argv}
 
     def options(self) -> list[str]:
         return ["--log-budget", BUDGET, "--logs", str(self.directory / "logs")] if self.capture else []
