@@ -80,6 +80,13 @@ def test_judge_sees_what_grew(after: Look, wrong: str) -> None:
     assert any(wrong in fault for fault in faults) or not wrong, faults
 
 
+def test_judge_compares_with_what_there_was() -> None:
+    """What did not happen at the beginning, such as the death of an adopted process, is no measure for the end."""
+    before = dataclasses.replace(LOOK, latency={"death of one adopted": []})
+    after = dataclasses.replace(LOOK, latency={"death of one adopted": [9.0]})
+    assert not [one for one in compare(before, before, after, BOUNDS) if "adopted" in one]
+
+
 def test_judge_sees_what_grew_since_the_middle() -> None:
     """What had been through everything in the middle may hardly grow after it."""
     grown = changed(own_kib=47 * MIB)

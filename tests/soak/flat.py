@@ -148,8 +148,8 @@ def _busy(first: Look, after: Look) -> list[str]:
 def _latency(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> list[str]:
     wrong = []
     for what, now in after.items():
-        if what not in before:
-            continue
+        if not before.get(what):
+            continue  # there were none to be compared with
         for share, allowance in COMPARED:
             was, found = percentile(before[what], share), percentile(now, share)
             if not found <= allowance.most(was):
