@@ -149,6 +149,20 @@ class Colony:
             assert not left, f"left behind: {left}\n{evidence}"
             assert code == 0, f"the supervisor ended with {code}\n{evidence}"
 
+    def kill_everything(self, reap: Callable[[], object]) -> None:
+        """SIGKILL what there is of the colony until there is nothing; `reap` takes what has become our child."""
+        for _ in range(100):
+            left = self.processes()
+            for pid in left:
+                _kill(pid)
+            reap()
+            if not left:
+                break
+            time.sleep(0.05)
+        if self.process:
+            self.process.wait()
+        reap()
+
     def processes(self) -> dict[int, str]:
         """Every live process of this colony: pid to command line. It bears our mark or works in our directories."""
         inside, found = os.fsencode(f"{self.root}/"), {}

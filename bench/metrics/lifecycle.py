@@ -47,7 +47,7 @@ def _restart(peer: type[Peer], n: int, options: Options) -> Figures:
 def _scale(peer: type[Peer], n: int, options: Options) -> Figures:
     """Everything in one run, each as ms per process or event."""
     with Run(peer, fast=options.fast) as run:
-        n, wall, cpu = run.up(n)
+        n, wall, _ = run.up(n)
         time.sleep(options.settle)
         figures: Figures = {
             "n_actual": n,

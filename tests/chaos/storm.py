@@ -523,19 +523,7 @@ class Storm:
 
     def end_all(self) -> None:
         """Leave no process, however it went."""
-        for _ in range(50):
-            left = self.colony.processes()
-            for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            if not left:
-                break
-            time.sleep(0.05)
-        if self.colony.process:
-            self.colony.process.wait()
-        self.reap()
+        self.colony.kill_everything(self.reap)
         set_subreaper(False)
         self.diary.close()
 

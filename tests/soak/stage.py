@@ -172,20 +172,7 @@ class Stage:
 
     def end_all(self) -> None:
         """Leave no process, however it went."""
-        for _ in range(100):
-            left = self.colony.processes()
-            for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            self.reap()
-            if not left:
-                break
-            time.sleep(0.05)
-        if self.colony.process:
-            self.colony.process.wait()
-        self.reap()
+        self.colony.kill_everything(self.reap)
         set_subreaper(False)
         self.ledger.close()
         self.diary.close()

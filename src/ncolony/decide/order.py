@@ -11,6 +11,8 @@ from .ready import ready_at
 
 # In these states there is an instance, or is about to be.
 LIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
+# In these nothing of a process runs, and it does not start by itself: what it had is for others.
+AT_REST = frozenset({State.STOPPED, State.EXITED, State.FATAL})
 # So many names of a circle are for people to read.
 _LONGEST_WAY = 50
 

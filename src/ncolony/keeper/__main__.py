@@ -307,10 +307,8 @@ class Keeper:
                 self.by_id[identity] = self.by_pid[instance.pid] = instance
                 record = adopt.record(instance.pid, since)
                 instance.began = record["began"]
-                try:
+                with contextlib.suppress(OSError):  # a full disk: see `note`
                     self.journal.write(journal, record)
-                except OSError:
-                    pass  # a full disk: see `note`
         except spawn.Refused as refusal:
             self.refuse(instance, str(refusal))
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import signal
 import struct
@@ -33,6 +34,11 @@ _SYS_PIDFD_GETFD = 438
 _GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
 _ASK = 1 | 2 | 4 | 8
 _EXIT = 8
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def has(ability: str) -> bool:
@@ -125,7 +131,7 @@ def peek(fifo: int, most: int) -> bytes:
     """What is next in a FIFO, where it stays (tee(2), Linux 2.6.17); nothing when it is empty. Raises OSError."""
     there, here = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        seen = ctypes.CDLL(None).tee(fifo, here, ctypes.c_size_t(most), os.SPLICE_F_NONBLOCK)
+        seen = _libc().tee(fifo, here, ctypes.c_size_t(most), os.SPLICE_F_NONBLOCK)
         return os.read(there, most) if seen > 0 else b""
     finally:
         os.close(there)
@@ -136,7 +142,7 @@ def become_subreaper() -> bool:
     """Become the parent of descendants that lose theirs, instead of PID 1 (prctl(2), Linux 3.4); False where not."""
     if not has("subreaper") or sys.platform != "linux":
         return False
-    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    return bool(_libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
 def pidfd_open(pid: int) -> int:
@@ -161,7 +167,7 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
     """
     if pidfd < 0 or not has("getfd") or sys.platform != "linux":
         return -1
-    return int(ctypes.CDLL(None).syscall(_SYS_PIDFD_GETFD, pidfd, number, 0))
+    return int(_libc().syscall(_SYS_PIDFD_GETFD, pidfd, number, 0))
 
 
 def exit_status(pidfd: int) -> int | None:

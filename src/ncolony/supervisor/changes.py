@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # From the last removal of a config file until it is applied.
 _DEPARTURE_S = 0.03
 # So many files, at 0.1 to 0.3 ms each, are read and applied in one turn, however many there are: messages and deaths
-# have their turns between. While more instances than the second number are being started, nothing new is begun.
-_AT_ONCE, _STARTS = 32, 64
+# have their turns between.
+_AT_ONCE = 32
 
 
 class Changes:
@@ -59,14 +59,14 @@ class Changes:
         if not self._unread:
             self._untangle()
         if self._colony.adopted:
-            self._colony.apply(_AT_ONCE)
+            self._colony.apply(list(itertools.islice(self._colony.pending, _AT_ONCE)))
             self._colony.drain_promptly()
         self.go_on()
 
     def go_on(self) -> None:
         """Have the rest worked off, if now is the time."""
         left = self._unread or (self._colony.pending and self._colony.adopted)
-        if left and self._going_on is None and len(self._colony.hands.starting) < _STARTS:
+        if left and self._going_on is None and not self._colony.hands.is_busy:
             self._going_on = self._colony.reactor.callLater(0, self._colony.guarded, self.work)
 
     def catch_up(self, names: Names, fully: bool = False) -> list[str]:
@@ -75,9 +75,8 @@ class Changes:
         `names` are of the files that the message is about, None for all. `fully`: look at every file, also where the
         kernel tells which of them have changed.
         """
-        self.notice(None if fully else self._colony.watcher.take(self._path))
-        if not fully:
-            self.notice(set(self._directory.differing_links()))
+        told = None if fully else self._colony.watcher.take(self._path)
+        self.notice(None if told is None else told.union(self._directory.differing_links()))
         if names is None:
             self._read_all()
             self._depart()
@@ -89,9 +88,7 @@ class Changes:
         self._untangle()
         concerned = [one for name in names for one in (name, *self._colony.definitions.processes(name))]
         self._colony.begin_now(concerned)
-        self._colony.pending, rest = self._colony.pending & set(concerned), self._colony.pending - set(concerned)
-        applied = self._colony.apply()
-        self._colony.pending |= rest
+        applied = self._colony.apply(concerned)
         self.go_on()
         return applied
 

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from ..decide import lifecycle
 from ..decide.budget import NO_ROOM, Need, Seats, keeper_half, supervisor_half, tighter
 from ..decide.lifecycle import State, Wanted
+from ..decide.order import AT_REST
 from ..model.config import ProcessConfig
 from ..system import limits
 from ..system.giving import socket_keys
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from .loop import Supervisor
 
 _log = Logger(namespace="ncolony")
-# In these nothing of a process runs, and it does not start by itself: what it had is for others.
-_AT_REST = (State.STOPPED, State.EXITED, State.FATAL)
 # In these is one that found no room, unless somebody has stopped it since: it starts as soon as there is some.
 _TURNED_AWAY = (State.STARTING, State.BACKOFF, State.EXITED, State.FATAL)
 # Figures for people and programs are at most this old.
@@ -76,13 +75,13 @@ class Descriptors:
     def keep(self, name: str, known: Known) -> None:
         """An earlier supervisor has left it like this: running, or between two instances, it had what it needs."""
         process = known.process
-        if process is not None and process.state not in _AT_REST and not process.reason.startswith(NO_ROOM):
+        if process is not None and process.state not in AT_REST and not process.reason.startswith(NO_ROOM):
             self.seats.hold(name, _need(known))
 
     def concern(self, name: str, known: Known) -> None:
         """The state of the process has changed."""
         process = known.process
-        at_rest = process is None or process.state in _AT_REST
+        at_rest = process is None or process.state in AT_REST
         if name in self.seats.waiting:
             if process is None or process.state not in _TURNED_AWAY or process.wanted is not Wanted.UP:
                 self._freed |= self.seats.release(name)

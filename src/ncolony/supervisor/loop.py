@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import gc
 import heapq
-import itertools
 import json
 import os
 import random
@@ -81,8 +80,6 @@ _SPEAKING = (State.STARTING, State.RUNNING)
 _LATE_S = 0.02
 # Before anything is known of what runs, a wish to end waits this long for a keeper.
 _KEEPER_WAIT_S = 10.0
-# While more instances than these are being started, no more are begun with.
-_STARTS = 64
 # Objects made, and not gone at once, between two looks for cycles of the youngest.
 _ALLOCATIONS = 10_000
 # What was applied of the config directory is written down this much later at the latest.
@@ -685,17 +682,17 @@ class Supervisor(Service):
         wait = max(0.0, due - self.reactor.seconds())
         self._judging = self.reactor.callLater(wait, self.guarded, self._judge_trials)
 
-    def apply(self, most: int | None = None) -> list[str]:
-        """Apply what was read, or so much of it; the names concerned."""
-        names = in_order(self.pending if most is None else set(itertools.islice(self.pending, most)))
-        self.pending.difference_update(names)
-        for name in names:
+    def apply(self, names: Iterable[str] | None = None) -> list[str]:
+        """Apply what was read, all of it or of these; the names concerned."""
+        applied = in_order(self.pending if names is None else self.pending.intersection(names))
+        self.pending.difference_update(applied)
+        for name in applied:
             if (known := self.known.get(name)) is not None:
                 self.attempt(self._apply, name, known)
         if self._applying is None and self.definitions.summary() != self._applied:
             self._applying = self.reactor.callLater(_APPLIED_S, self.guarded, self._write_applied)
         self._judge_at(None)
-        return names
+        return applied
 
     def _write_applied(self) -> None:
         """Let anybody compare what we have applied with what the directory holds."""
@@ -914,7 +911,7 @@ class Supervisor(Service):
 
     def _begin_some(self) -> None:
         """Have some more of the processes begin that there were when we did, as fast as the keeper gets on with it."""
-        while self._beginning and self.hands.agreed and len(self.hands.starting) < _STARTS:
+        while self._beginning and self.hands.agreed and not self.hands.is_busy:
             self.begin_now([next(iter(self._beginning))])
         if self._begins and not self._beginning:
             self._begins = False

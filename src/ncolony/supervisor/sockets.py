@@ -6,15 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..decide.lifecycle import State, Wanted
+from ..decide.lifecycle import Wanted
+from ..decide.order import AT_REST
 from ..system.giving import socket_keys
 from .known import Known
 
 if TYPE_CHECKING:
     from .loop import Supervisor
-
-# In these nobody will accept a connection: better none is taken. Whoever waits to be started again soon keeps his.
-_AT_REST = (State.STOPPED, State.EXITED, State.FATAL)
 
 
 class Sockets:
@@ -29,7 +27,8 @@ class Sockets:
     def concern(self, name: str, known: Known) -> None:
         """Something about the process has changed."""
         process, definition = known.process, known.definition
-        wanted = process is not None and process.wanted is Wanted.UP and process.state not in _AT_REST
+        # At rest nobody will accept a connection: better none is taken. Whoever waits to be started again keeps his.
+        wanted = process is not None and process.wanted is Wanted.UP and process.state not in AT_REST
         keys: Iterable[str] = ()
         if wanted and definition is not None and definition.config.sockets:
             keys = socket_keys(definition.config, known.file).values()

@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import json
 import os
-import resource
 import socket
 import struct
 import subprocess
@@ -27,6 +26,7 @@ from ..decide.budget import supervisor_half
 from ..keeper.kernel import PASSED_ON, pidfd_open, reach
 from ..keeper.wire import PROTOCOL, READY, STDERR, Unpacker, identity_of, pack
 from .launch import Impossible
+from .limits import descriptors
 from .orphans import find_marked, start_time
 
 _log = Logger(namespace="ncolony")
@@ -36,6 +36,8 @@ _COMMAND = [sys.executable, "-I", "-S", "-X", "utf8", _KEEPER]
 _SEND_AT = 1 << 14
 # So many bytes of reports, some fifty, are worked off at a time: between them others have their turn.
 _READ_AT_ONCE = 1 << 13
+# While so many instances are being started, nothing new is begun with.
+_STARTS = 64
 # A keeper that does not come up is started again this much later, doubling to the second number.
 _RETRY_S = (0.05, 5.0)
 # In which version of the protocol an order appeared: an older keeper is not given it. "split" and "give"
@@ -196,6 +198,11 @@ class Hands:
             return error.strerror or str(error)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether the keeper has so much to start that what is not urgent waits."""
+        return len(self.starting) >= _STARTS
+
+    @property
     def connected(self) -> bool:
         return self._peer is not None
 
@@ -323,7 +330,7 @@ class Hands:
     @staticmethod
     def _most() -> int:
         """How many descriptors instances may take; the others are needed for other things."""
-        return supervisor_half(resource.getrlimit(resource.RLIMIT_NOFILE)[0]).most
+        return supervisor_half(descriptors()).most
 
     def _room(self) -> int:
         return self._most() - len(self.fifos) - len(self._pidfds) - len(self.kept)
