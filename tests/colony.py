@@ -400,8 +400,11 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def arguments_of(pid: int) -> list[str]:
-    """The arguments a process was started with."""
-    return os.fsdecode(_read(f"/proc/{pid}/cmdline")).split("\0")[:-1]
+    """The arguments a process was started with. Who starts it is let go on a moment before there are any."""
+    until = time.monotonic() + 2
+    while not (found := _read(f"/proc/{pid}/cmdline")) and is_alive(pid) and time.monotonic() < until:
+        time.sleep(0.001)
+    return os.fsdecode(found).split("\0")[:-1]
 
 
 def fields_of(pid: int) -> dict[str, str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from bench import PYTHON, SLEEP, Bench, Line, Message, children_of, is_alive, state_of, wait_for
 
+from colony import descriptors
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 # A user number without an entry in passwd, and one group beside its own.
 SOMEBODY: Message = {"uid": 54321, "gid": 54322, "groups": [54323]}
@@ -20,10 +22,6 @@ WAYS = pytest.mark.parametrize("way", [{}, OURSELVES], ids=["posix_spawn", "fork
 
 # glibc's posix_spawn leaves the two signals that it uses itself ignored; it takes them back when it needs them.
 OF_THE_C_LIBRARY = 1 << 31 | 1 << 32
-
-
-def descriptors(pid: int) -> dict[int, str]:
-    return {int(entry): os.readlink(f"/proc/{pid}/fd/{entry}") for entry in os.listdir(f"/proc/{pid}/fd")}
 
 
 def fields_of(pid: int) -> dict[str, str]:

@@ -38,6 +38,19 @@ def reason(colony: Colony, name: str) -> str:
     return str((colony.status(name) or {}).get("reason"))
 
 
+def reason_given(colony: Colony, name: str) -> str:
+    """The same, of one that ends again and again: while it runs for a moment, it has none."""
+    found = ""
+
+    def look() -> bool:
+        nonlocal found
+        found = reason(colony, name)
+        return bool(found)
+
+    colony.wait_for(look, "it says why it does not run")
+    return found
+
+
 def in_state(colony: Colony, state: str) -> list[str]:
     return [name for name in sorted(colony.known()) if (colony.status(name) or {}).get("state") == state]
 
@@ -182,7 +195,8 @@ def test_nobody_takes_the_place_of_another(colony: Colony) -> None:
             lambda name=name: (colony.status(name) or {})["restarts"] >= tried[name] + 5,  # type: ignore[misc]
             "it was started again",
         )
-        assert reason(colony, name).startswith("exit code 3"), reason(colony, name)
+        why = reason_given(colony, name)
+        assert why.startswith("exit code 3"), why
     assert all((colony.status(name) or {})["pid"] is None for name in names(10, first=50))
     assert in_state(colony, "RUNNING") == []
 

@@ -124,6 +124,7 @@ def test_a_strict_umask_holds(open_colony: Colony) -> None:
     open_colony.put("web", {"args": ["/bin/sh", "-c", script], "uid": NOBODY, "umask": "022", "a.b": "y" * 200_000})
     (size,) = open_colony.wait_for(lambda: open_colony.lines("web"), "the process has looked at its file")
     assert int(size) == (open_colony.config / "web").stat().st_size
+    open_colony.wait_until_running("web")
     for name in ("status", "answers", "history", "logs", "instances", "rejected"):
         assert stat.S_IMODE((open_colony.state / name).stat().st_mode) == 0o700, name
     assert stat.S_IMODE((open_colony.state / "status" / "web").stat().st_mode) == 0o600

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import heapq
 import json
 import os
@@ -80,8 +79,6 @@ _SPEAKING = (State.STARTING, State.RUNNING)
 _LATE_S = 0.02
 # Before anything is known of what runs, a wish to end waits this long for a keeper.
 _KEEPER_WAIT_S = 10.0
-# Objects made, and not gone at once, between two looks for cycles of the youngest.
-_ALLOCATIONS = 10_000
 # What was applied of the config directory is written down this much later at the latest.
 _APPLIED_S = 0.01
 
@@ -246,10 +243,6 @@ class Supervisor(Service):
         """The reactor runs: find out what there is, then what runs already, then make them agree."""
         reach("supervisor.locked")
         settings, reactor = self.settings, self.reactor
-        # What is here by now stays. Looking through it, and through thousands of processes, for cycles again and again
-        # would take a tenth of our time.
-        gc.freeze()
-        gc.set_threshold(_ALLOCATIONS, 20, 20)
         limit = raise_descriptor_limit() if self.replacing.received is None else self.replacing.received.nofile
         self.surroundings = launch.Surroundings.present(limit)
         self.notifier = Notifier(reactor, lambda: (known.state.value for known in self.known.values()))
